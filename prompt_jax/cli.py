@@ -1,0 +1,190 @@
+"""The `prompt-jax` command: flags and gin files in, one call out.
+
+Exit status: 0 done (also after SIGTERM, with the state saved), 2 bad input
+(one paragraph on stderr; --debug shows the traceback too).
+"""
+
+import argparse
+import importlib
+import sys
+
+from prompt_jax import ginfiles
+from prompt_jax.errors import UserError
+
+_HELP = {
+  'train': ('Run', 'train', 'train a method on tasks'),
+  'eval': ('Evaluation', 'evaluate', 'evaluate a base with a prompt file'),
+  'infer': ('Inference', 'infer', 'predict for the rows of a file'),
+}
+
+# Flags of Hugging Face's Trainer that people try, and what to write here.
+_ELSEWHERE = {
+  '--output_dir': '--gin.MODEL_DIR=...',
+  '--learning_rate': '--gin.LEARNING_RATE=...',
+  '--num_train_epochs': '--gin.TRAIN_STEPS=... (steps, not epochs)',
+  '--max_steps': '--gin.TRAIN_STEPS=...',
+  '--per_device_train_batch_size': '--gin.BATCH_SIZE=... (all devices)',
+  '--resume_from_checkpoint': 'the same command again: a run resumes itself',
+  '--metric_for_best_model': "--gin.BEST_METRIC=\"'accuracy'\"",
+  '--load_best_model_at_end': '--gin.BEST_METRIC=... (its prompt is kept)',
+  '--seed': '--gin.RANDOM_SEED=...',
+  '--model_name_or_path': '--gin_file=models/... and '
+  '--gin.INITIAL_CHECKPOINT_PATH=...',
+}
+
+_EPILOG = """\
+a first prompt, on the model and data that ship with the package:
+  prompt-jax train --gin_file=models/mini.gin --gin_file=methods/prompt.gin \\
+    --gin_file=runs/train.gin --gin.MIXTURE_OR_TASK_NAME=movie_sentiment \\
+    --gin.TRAIN_STEPS=300 --gin.MODEL_DIR=runs/first
+
+gin files are found by such names from any folder; a NAME that is missing or
+misspelt is told before anything is computed.
+"""
+
+
+def _parser() -> argparse.ArgumentParser:
+  parser = argparse.ArgumentParser(
+    prog='prompt-jax',
+    description='Soft prompts for frozen T5-family models.',
+    epilog=_EPILOG,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+    allow_abbrev=False,
+  )
+  commands = parser.add_subparsers(dest='command', required=True)
+  for name, (_, _, help_) in _HELP.items():
+    _add_gin(commands.add_parser(name, help=help_, allow_abbrev=False))
+  export = commands.add_parser(
+    'export', help='write prompts or the whole model', allow_abbrev=False
+  )
+  _add_gin(export)
+  export.add_argument(
+    '--output', required=True, help='folder to write; it must not exist'
+  )
+  export.add_argument(
+    '--step', type=int, help='of the checkpoint; the newest if not given'
+  )
+  export.add_argument(
+    '--whole',
+    action='store_true',
+    help='write base and trained parameters as one model',
+  )
+  return parser
+
+
+def _add_gin(parser: argparse.ArgumentParser) -> None:
+  parser.epilog = _EPILOG
+  parser.formatter_class = argparse.RawDescriptionHelpFormatter
+  add = parser.add_argument
+  add(
+    '--gin_file',
+    action='append',
+    default=[],
+    metavar='FILE',
+    help='a gin file: one model, one method, one run (any order); repeatable',
+  )
+  add(
+    '--gin_bindings',
+    action='append',
+    default=[],
+    metavar='NAME=VALUE',
+    help='also written --gin.NAME=VALUE; repeatable',
+  )
+  add(
+    '--gin_search_paths',
+    action='append',
+    default=[],
+    metavar='DIR',
+    help='folders searched for gin files before the current one',
+  )
+  add('--tfds_data_dir', help='where TFDS keeps its data')
+  add(
+    '--seqio_additional_cache_dirs',
+    default='',
+    help='folders of cached SeqIO tasks, separated by commas',
+  )
+  add('--coordinator_address', help='of process 0, off TPU pods')
+  add('--process_count', type=int, help='processes in all, off TPU pods')
+  add('--process_index', type=int, help='of this process, off TPU pods')
+  add('--dry_run', action='store_true', help='check the configuration only')
+  add('--debug', action='store_true', help='show tracebacks of bad input')
+
+
+def _prepare(args) -> None:
+  """What has to happen before the configured objects are built."""
+  if args.coordinator_address:
+    import jax
+
+    jax.distributed.initialize(
+      args.coordinator_address, args.process_count, args.process_index
+    )
+  if args.tfds_data_dir or args.seqio_additional_cache_dirs:
+    import seqio
+
+    if args.tfds_data_dir:
+      seqio.set_tfds_data_dir_override(args.tfds_data_dir)
+    folders = args.seqio_additional_cache_dirs.split(',')
+    seqio.add_global_cache_dirs([f for f in folders if f])
+
+
+def _configured(command: str):
+  """The object that gin describes for a command, built."""
+  import gin
+
+  kind = _HELP[command][0]
+  module = importlib.import_module(f'prompt_jax.{command}')
+  return gin.get_configurable(getattr(module, kind))()
+
+
+def _run(args) -> int:
+  if not args.gin_file:
+    raise UserError(
+      'No --gin_file was given; expected a model, a method and a run, such '
+      'as --gin_file=models/mini.gin --gin_file=methods/prompt.gin '
+      '--gin_file=runs/train.gin. `prompt-jax train --help` shows a whole '
+      'command.'
+    )
+  _prepare(args)
+  ginfiles.parse(args.gin_file, args.gin_bindings, args.gin_search_paths)
+  command = 'train' if args.command == 'export' else args.command
+  configured = _configured(command)
+  if args.dry_run:
+    print(ginfiles.operative())
+    return 0
+  if args.command == 'export':
+    from prompt_jax import export_run
+
+    export_run.export(configured, args.output, args.step, args.whole)
+    return 0
+  module = importlib.import_module(f'prompt_jax.{command}')
+  getattr(module, _HELP[command][1])(configured)
+  return 0
+
+
+def main(argv=None) -> int:
+  """Runs one command; returns the exit status."""
+  argv = list(sys.argv[1:] if argv is None else argv)
+  try:
+    for argument in argv:
+      flag = argument.split('=')[0]
+      if flag in _ELSEWHERE:
+        raise UserError(
+          f'{flag} is not a flag of this command; expected '
+          f'{_ELSEWHERE[flag]}.'
+        )
+    args = _parser().parse_args(ginfiles.flags_to_bindings(argv))
+    return _run(args)
+  except UserError as error:
+    if '--debug' in argv:
+      raise
+    print(f'prompt-jax: {error}', file=sys.stderr)
+    return 2
+
+
+def run_module(command: str) -> None:
+  """`python -m prompt_jax.<command>` is `prompt-jax <command>`."""
+  sys.exit(main([command, *sys.argv[1:]]))
+
+
+if __name__ == '__main__':
+  sys.exit(main())

@@ -1,0 +1,388 @@
+"""Data: SeqIO tasks and mixtures as batches that depend on (seed, step) alone.
+
+Every task is tokenised once, through SeqIO, into memory. Which example stands
+where is then arithmetic (see batches.py), so a run continues at any step with
+the very batches it would have had. Tasks too large for that are streamed, in
+sequence, with an explicit `seek`.
+"""
+
+from collections.abc import Iterator, Mapping
+import dataclasses
+import functools
+import hashlib
+import itertools
+import json
+import math
+from typing import Any
+
+import numpy as np
+import seqio
+
+from prompt_jax import batches
+from prompt_jax.errors import UserError
+from prompt_jax.params import nearest
+from prompt_jax.tasks import examples, local
+
+
+@dataclasses.dataclass(eq=False)
+class Dataset:
+  """Training batches of one or several tasks.
+
+  Args:
+    mixture_or_task_name: a name or a list of names of SeqIO tasks, mixtures
+      and shipped tasks; a FileTask may stand for a name.
+    task_feature_lengths: {'inputs': T, 'targets': U} in tokens.
+    split: which split of every task.
+    batch_size: examples of a batch over all hosts.
+    seed: of the order and the mixing, nothing else.
+    use_cached: read SeqIO's offline cache.
+    shots: k examples of each class, a class being a distinct target; None:
+      all examples. The indices chosen are in `chosen`.
+    shots_seed: of that choice, nothing else.
+    rates: {name: rate} for each name listed, or for each task of a single
+      mixture; None: a mixture's own rates, else numbers of examples.
+    module: imported first.
+    vocabulary: for FileTasks and shipped tasks that are registered here.
+    max_in_memory: a task with more examples, or of unknown size, is streamed.
+  """
+
+  mixture_or_task_name: Any
+  task_feature_lengths: Mapping[str, int]
+  split: str = 'train'
+  batch_size: int = 32
+  seed: int = 0
+  use_cached: bool = False
+  shots: int | None = None
+  shots_seed: int = 0
+  rates: Mapping[str, float] | None = None
+  module: str | None = None
+  vocabulary: str = 'shipped'
+  max_in_memory: int = 2_000_000
+
+  def __post_init__(self):
+    examples.check_lengths(self.task_feature_lengths)
+    counts = {'batch_size': self.batch_size}
+    if self.shots is not None:
+      counts['shots'] = self.shots
+    for name, value in counts.items():
+      if not isinstance(value, int) or value < 1:
+        raise UserError(
+          f'{name} is {value!r}; expected a whole number, at least 1. Set '
+          f'{name.upper()}.'
+        )
+    if not isinstance(self.seed, int) or not isinstance(self.shots_seed, int):
+      raise UserError(
+        f'seed is {self.seed!r} and shots_seed {self.shots_seed!r}; expected '
+        'whole numbers, or no run could be repeated. Set RANDOM_SEED.'
+      )
+
+  @functools.cached_property
+  def _listed(self) -> dict[str, Any]:
+    """{name as listed: seqio.Task or seqio.Mixture}."""
+    names = self.mixture_or_task_name
+    names = list(names) if isinstance(names, list | tuple) else [names]
+    listed = {}
+    for name in names:
+      found = examples.provider(name, self.vocabulary, self.module)
+      if found.name in listed:
+        raise UserError(
+          f'{found.name!r} is listed twice; expected distinct names. Say how '
+          'often a task is seen with rates.'
+        )
+      listed[found.name] = found
+    if not listed:
+      raise UserError(
+        'mixture_or_task_name is empty; expected a name or a list of names. '
+        'Set MIXTURE_OR_TASK_NAME.'
+      )
+    return listed
+
+  @functools.cached_property
+  def _tasks(self) -> dict[str, seqio.Task]:
+    """{task name: seqio.Task} in the order of the task ids."""
+    tasks = {}
+    for each in self._listed.values():
+      members = each.tasks if isinstance(each, seqio.Mixture) else [each]
+      tasks.update({task.name: task for task in members})
+    first, *others = tasks.values()
+    for task in others:
+      if task.output_features != first.output_features:
+        raise UserError(
+          f'Tasks {first.name!r} and {task.name!r} have different features or '
+          'vocabularies; expected one for all tasks of a run. Register them '
+          'with the same vocabulary.'
+        )
+    return tasks
+
+  @property
+  def tasks(self) -> tuple[str, ...]:
+    """Task names; a task id is an index into them."""
+    return tuple(self._tasks)
+
+  def _size(self, task) -> int | None:
+    """Examples before preprocessing, where SeqIO knows."""
+    if examples.cached(task, self.use_cached):
+      return task.get_cached_stats(self.split)['examples']
+    return task.num_input_examples(self.split)
+
+  @functools.cached_property
+  def _loaded(self):
+    """({name: Tokens in memory}, {name: Stream}, {name: chosen indices})."""
+    tokens, streams, chosen = {}, {}, {}
+    where = (self.split, self.task_feature_lengths, self.use_cached)
+    for name, task in self._tasks.items():
+      examples.check_split(task, self.split)
+      size = self._size(task)
+      if size is None or size > self.max_in_memory:
+        if self.shots:
+          raise UserError(
+            f'shots={self.shots} needs task {name!r} in memory, but it has '
+            f'{size or "an unknown number of"} examples (max_in_memory is '
+            f'{self.max_in_memory}). Raise max_in_memory or drop shots.'
+          )
+        streams[name] = examples.Stream(task, *where, self.seed)
+        continue
+      tokens[name], texts = examples.load(task, *where, texts=bool(self.shots))
+      if self.shots:
+        chosen[name] = batches.few_shot(
+          texts['targets'], self.shots, self.shots_seed, name
+        )
+        tokens[name] = tokens[name].take(chosen[name])
+    return tokens, streams, chosen
+
+  @property
+  def chosen(self) -> dict[str, list[int]]:
+    """{task: indices of its few-shot examples in file order}."""
+    return self._loaded[2]
+
+  def _count(self, name: str) -> int | None:
+    tokens = self._loaded[0].get(name)
+    return self._size(self._tasks[name]) if tokens is None else len(tokens)
+
+  @functools.cached_property
+  def _rates(self) -> dict[str, float]:
+    """{task name: share}, in the order of the task ids."""
+    first = next(iter(self._listed.values()))
+    alone = len(self._listed) == 1 and isinstance(first, seqio.Mixture)
+    parts = self._tasks if alone and self.rates else self._listed
+    rates = dict(self.rates or {})
+    if rates and set(rates) != set(parts):
+      odd = sorted(set(rates) ^ set(parts))[0]
+      raise UserError(
+        f'rates has the names {sorted(rates)}; expected a rate for each of '
+        f'{sorted(parts)}. {odd!r} is on one side only; nearest: '
+        f'{nearest(odd, sorted(parts), 1)[0]!r}.'
+      )
+    total: dict[str, float] = dict.fromkeys(self._tasks, 0.0)
+    for name, part in parts.items():
+      inner = (
+        examples.shares(part)
+        if isinstance(part, seqio.Mixture)
+        else {name: 1.0}
+      )
+      outer = rates.get(name)
+      if outer is None and len(parts) > 1:
+        counts = [self._count(task) for task in inner]
+        if None in counts:
+          raise UserError(
+            f'The number of examples of {name!r} is not known, so neither is '
+            'its rate; expected rates={name: rate} for all tasks.'
+          )
+        outer = sum(counts)
+      for task, share in inner.items():
+        scale = 1.0 if outer is None else outer
+        total[task] += scale * share / sum(inner.values())
+    bad = [name for name, rate in total.items() if not 0 < rate < math.inf]
+    if bad:
+      raise UserError(
+        f'The rate of task {bad[0]!r} is {total[bad[0]]}; expected a positive '
+        'number. Leave the task out instead.'
+      )
+    return {name: rate / sum(total.values()) for name, rate in total.items()}
+
+  @functools.cached_property
+  def _mixing(self) -> batches.Mixing:
+    return batches.Mixing(self.seed, list(self._rates.values()))
+
+  @functools.cached_property
+  def _orders(self) -> dict[str, batches.Order]:
+    return {
+      name: batches.Order(self.seed, name, len(tokens))
+      for name, tokens in self._loaded[0].items()
+    }
+
+  @property
+  def num_examples(self) -> int | None:
+    """Examples of an epoch, after shots; None if a task's size is unknown."""
+    counts = [self._count(name) for name in self.tasks]
+    return None if None in counts else sum(counts)
+
+  @property
+  def steps_per_epoch(self) -> int | None:
+    """ceil(examples / batch size); None if the number is unknown."""
+    n = self.num_examples
+    return None if n is None else math.ceil(n / self.batch_size)
+
+  @property
+  def padding_share(self) -> dict[str, float]:
+    """{'inputs', 'targets'}: share of positions in memory that are padding."""
+    held = list(self._loaded[0].values())
+    share = {}
+    for name in examples.FEATURES:
+      real = sum(len(getattr(tokens, name).values) for tokens in held)
+      places = sum(map(len, held)) * self.task_feature_lengths[name]
+      share[name] = 1 - real / places if places else 0.0
+    return share
+
+  def fingerprint(self) -> str:
+    """Hex digest of all tokens and of all that decides their order.
+
+    Streamed tasks count by name only. Equal fingerprints: equal batches.
+    """
+    settings = {
+      'lengths': dict(sorted(self.task_feature_lengths.items())),
+      'split': self.split,
+      'batch_size': self.batch_size,
+      'seed': self.seed,
+      'rates': list(self._rates.items()),
+      'tokens': {
+        name: [tokens.inputs.digest(), tokens.targets.digest()]
+        for name, tokens in self._loaded[0].items()
+      },
+    }
+    text = json.dumps(settings, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+  def seek(self, step: int) -> None:
+    """Makes `step` the next batch of streamed tasks; no cost in memory."""
+    if self._loaded[1]:
+      before = self._mixing.before(step * self.batch_size)
+      for task, place in zip(self.tasks, before, strict=True):
+        if task in self._loaded[1]:
+          self._loaded[1][task].seek(int(place))
+    self._next_step = step
+
+  def batch(self, step: int) -> dict[str, np.ndarray]:
+    """The batch of a step; depends on the settings and the step alone.
+
+    Args:
+      step: from 0. With streamed tasks: the step after the last one, or the
+        one that `seek` was given.
+    Returns: the batch, see `batches.assemble`; all rows of all hosts.
+    Raises: ValueError if a streamed task would have to jump.
+    """
+    tokens, streams, _ = self._loaded
+    if streams and step != getattr(self, '_next_step', None):
+      raise ValueError(
+        f'batch({step}) would jump in the streamed tasks {sorted(streams)}; '
+        f'expected seek({step}) first.'
+      )
+    size, lengths = self.batch_size, self.task_feature_lengths
+    ids, places = self._mixing.locate(step * size, size)
+    filled = {
+      n: np.zeros((size, lengths[n]), np.int32) for n in examples.FEATURES
+    }
+    for task in np.unique(ids):
+      here = np.flatnonzero(ids == task)
+      name = self.tasks[task]
+      if name in tokens:
+        part = tokens[name]
+        rows = self._orders[name].examples(places[here])
+      else:
+        part, rows = streams[name].take(len(here)), np.arange(len(here))
+      for n in examples.FEATURES:
+        filled[n][here] = getattr(part, n).pad(rows, lengths[n])
+    self._next_step = step + 1
+    return batches.assemble(filled['inputs'], filled['targets'], ids)
+
+  def batches(self, step: int = 0) -> Iterator[dict[str, np.ndarray]]:
+    """All batches from a step on, without end."""
+    self.seek(step)
+    for each in itertools.count(step):
+      yield self.batch(each)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class EvaluationSet:
+  """Examples of one split in file order, in batches of one shape.
+
+  Args:
+    task, split: names.
+    tokens: tokenised examples, cut to length.
+    lengths: {'inputs': T, 'targets': U} in tokens.
+    inputs_pretokenized, targets_pretokenized: the texts, uncut.
+    labels: closed list of target texts, or None.
+    batch_size: rows of each batch.
+    task_id: the task id of every row.
+  """
+
+  task: str
+  split: str
+  tokens: batches.Tokens
+  lengths: Mapping[str, int]
+  inputs_pretokenized: list[str]
+  targets_pretokenized: list[str]
+  labels: list[str] | None
+  batch_size: int
+  task_id: int = 0
+
+  def __len__(self) -> int:
+    return len(self.tokens)
+
+  def batches(self) -> Iterator[dict[str, np.ndarray]]:
+    """Batches in file order; rows past the last example weigh nothing."""
+    for start in range(0, len(self), self.batch_size):
+      rows = np.arange(start, min(start + self.batch_size, len(self)))
+      inputs = self.tokens.inputs.pad(rows, self.lengths['inputs'])
+      targets = self.tokens.targets.pad(rows, self.lengths['targets'])
+      ids = np.full(len(rows), self.task_id)
+      batch = batches.assemble(inputs, targets, ids)
+      yield batches.fill(batch, self.batch_size)
+
+
+def evaluation(
+  task,
+  split: str = 'validation',
+  task_feature_lengths: Mapping[str, int] | None = None,
+  batch_size: int = 32,
+  task_id: int = 0,
+  use_cached: bool = False,
+  module: str | None = None,
+  vocabulary: str = 'shipped',
+  max_examples: int | None = None,
+) -> EvaluationSet:
+  """The examples of a task's split, for scoring or generation.
+
+  Args:
+    task: name of a task, or a FileTask.
+    split: which split.
+    task_feature_lengths: {'inputs': T, 'targets': U} in tokens.
+    batch_size: rows of each batch.
+    task_id: which prompt a bank of prompts should use.
+    use_cached, module, vocabulary: as for `Dataset`.
+    max_examples: only so many, the first; None: all.
+  Returns: EvaluationSet.
+  Raises: UserError if there is no such task, split or example.
+  """
+  examples.check_lengths(task_feature_lengths or {})
+  found = examples.provider(task, vocabulary, module)
+  if isinstance(found, seqio.Mixture):
+    raise UserError(
+      f'{found.name!r} is a mixture; evaluation expects one task. Its tasks: '
+      f'{", ".join(member.name for member in found.tasks)}.'
+    )
+  tokens, texts = examples.load(
+    *(found, split, task_feature_lengths, use_cached, max_examples), texts=True
+  )
+  known = local.definition(found.name)
+  return EvaluationSet(
+    task=found.name,
+    split=split,
+    tokens=tokens,
+    lengths=dict(task_feature_lengths),
+    inputs_pretokenized=texts['inputs'],
+    targets_pretokenized=texts['targets'],
+    labels=known.target_texts() if known else None,
+    batch_size=batch_size,
+    task_id=task_id,
+  )

@@ -1,0 +1,221 @@
+"""Evaluation: decode or rank every example of a split, then the metrics.
+
+    EVAL_MODE = 'generate'   decode targets, compare texts
+    EVAL_MODE = 'rank'       score every label, take the best
+
+Ranking never answers outside the labels; decoding reports the share that
+does ('outside', in percent).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+import seqio
+
+from prompt_jax import predict
+from prompt_jax.data import Dataset, EvaluationSet, evaluation
+from prompt_jax.errors import UserError
+from prompt_jax.training.step import Program
+
+MODES = ('generate', 'rank')
+EOS = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+  """What an evaluation of one task found.
+
+  Attributes:
+    task, split: names.
+    metrics: {name: value}; see tasks/metrics.py for units.
+    predictions: one row an example: input, target, prediction (and scores).
+  """
+
+  task: str
+  split: str
+  metrics: dict[str, float]
+  predictions: list[dict[str, Any]]
+
+
+def label_tokens(vocabulary, labels: Sequence[str]) -> np.ndarray:
+  """Label texts -> int32[C,U], each ended by EOS, padded with 0."""
+  rows = [[*vocabulary.encode(label), EOS] for label in labels]
+  longest = max(map(len, rows))
+  return np.asarray([row + [0] * (longest - len(row)) for row in rows], np.int32)
+
+
+class Evaluator:
+  """Evaluates parameters on fixed sets; compiles once a set shape.
+
+  Args:
+    model: the linen model.
+    sets: what to evaluate.
+    mode: 'generate' or 'rank'.
+    labels: the closed list of target texts; None takes each task's own.
+    decoding: how 'generate' decodes.
+    put: `(batch) -> batch on the devices`.
+    stop: read between batches; True ends the evaluation early.
+  Raises: UserError for an unknown mode, or ranking without labels.
+  """
+
+  def __init__(
+    self,
+    model,
+    sets: Sequence[EvaluationSet],
+    mode: str = 'rank',
+    labels: Sequence[str] | None = None,
+    decoding: predict.Decoding | None = None,
+    put: Callable[[Mapping], Mapping] = lambda batch: batch,
+    stop: Callable[[], bool] = lambda: False,
+  ):
+    if mode not in MODES:
+      raise UserError(f'EVAL_MODE is {mode!r}; expected one of {MODES}.')
+    self._sets, self._mode, self._put, self._stop = sets, mode, put, stop
+    self._labels = {
+      each.task: list(labels or each.labels or ()) for each in sets
+    }
+    if mode == 'rank':
+      for task, known in self._labels.items():
+        if not known:
+          raise UserError(
+            f"EVAL_MODE is 'rank' but task {task!r} has no closed list of "
+            'labels; expected its target texts. Give CLASS_LABELS, or use '
+            "--gin.EVAL_MODE=\"'generate'\"."
+          )
+      self._rank = Program('ranking', predict.ranker(model))
+    self._model, self._decoding = model, decoding or predict.Decoding()
+    self._decode: dict[int, Program] = {}
+
+  def __call__(self, flat: Mapping) -> list[Result] | None:
+    """Evaluates {path: array}; None if it was stopped early."""
+    results = []
+    for each in self._sets:
+      found = self._texts(each, flat)
+      if found is None:
+        return None
+      results.append(self._result(each, *found))
+    return results
+
+  def _texts(self, each: EvaluationSet, flat):
+    """Predicted texts of one set in order, and the label scores or None."""
+    vocabulary = _task(each).output_features['targets'].vocabulary
+    labels = self._labels[each.task]
+    tokens = label_tokens(vocabulary, labels) if labels else None
+    texts, scores = [], []
+    for batch in each.batches():
+      if self._stop():
+        return None
+      left = len(each) - len(texts)
+      batch = self._put(batch)
+      if self._mode == 'rank':
+        part = np.asarray(jax.device_get(self._rank(flat, batch, tokens)))
+        scores += part[:left].tolist()
+        texts += [labels[i] for i in part[:left].argmax(axis=1)]
+      else:
+        longest = each.lengths['targets']
+        if tokens is not None:  # nothing past the longest label can be right
+          longest = min(longest, tokens.shape[1])
+        part = self._decoder(longest)(flat, batch)[0]
+        part = np.asarray(jax.device_get(part))[:left, -1]
+        texts += [vocabulary.decode(_upto_eos(row)) for row in part]
+    return texts, scores or None
+
+  def _decoder(self, length: int) -> Program:
+    if length not in self._decode:
+      run = predict.decoder(self._model, length, self._decoding)
+      self._decode[length] = Program(f'decoding {length} tokens', run)
+    return self._decode[length]
+
+  def _result(self, each: EvaluationSet, texts, scores) -> Result:
+    task, metrics = _task(each), {}
+    answers = [task.postprocess_fn(text, example=None) for text in texts]
+    targets = [
+      task.postprocess_fn(text, example=None, is_target=True)
+      for text in each.targets_pretokenized
+    ]
+    for fn in task.predict_metric_fns:
+      metrics.update({k: float(v) for k, v in fn(targets, answers).items()})
+    labels = self._labels[each.task]
+    if labels and self._mode == 'generate':
+      outside = np.mean([text not in labels for text in texts])
+      metrics['outside'] = 100.0 * float(outside)
+    rows = [
+      {'input': i, 'target': t, 'prediction': p}
+      for i, t, p in zip(
+        each.inputs_pretokenized, each.targets_pretokenized, texts, strict=True
+      )
+    ]
+    if scores:
+      for row, values in zip(rows, scores, strict=True):
+        row['scores'] = dict(zip(labels, values, strict=True))
+    return Result(each.task, each.split, metrics, rows)
+
+
+def _task(each: EvaluationSet):
+  return seqio.TaskRegistry.get(each.task)
+
+
+def _upto_eos(tokens) -> list[int]:
+  tokens = [int(t) for t in tokens]
+  return tokens[: tokens.index(EOS)] if EOS in tokens else tokens
+
+
+def flat_metrics(results: Sequence[Result]) -> dict[str, float]:
+  """All metrics under one roof, and their means over tasks.
+
+  One task: {'accuracy': ...}. Several: {'<task>/accuracy': ..., 'accuracy':
+  the mean over the tasks that have it}.
+  """
+  if len(results) == 1:
+    return dict(results[0].metrics)
+  flat, shared = {}, {}
+  for result in results:
+    for name, value in result.metrics.items():
+      flat[f'{result.task}/{name}'] = value
+      shared.setdefault(name, []).append(value)
+  return {**flat, **{k: float(np.mean(v)) for k, v in shared.items()}}
+
+
+def evaluation_sets(
+  dataset: Dataset,
+  split: str = 'validation',
+  batch_size: int = 64,
+  max_batches: int | None = None,
+) -> list[EvaluationSet]:
+  """One evaluation set for each task of a dataset, with its task id.
+
+  Args:
+    dataset: whose tasks; its training examples are not read.
+    split: which split; a task that lacks it is left out if others have it.
+    batch_size: rows of a batch.
+    max_batches: at most so many batches a task; None is all.
+  Raises: UserError if no task has the split.
+  """
+  names = dataset.tasks
+  have = [
+    (i, name)
+    for i, name in enumerate(names)
+    if split in seqio.TaskRegistry.get(name).splits
+  ]
+  if not have:
+    known = sorted(seqio.TaskRegistry.get(names[0]).splits)
+    raise UserError(
+      f'No task of {", ".join(names)} has a split {split!r}; expected one of '
+      f'{", ".join(known)}.'
+    )
+  return [
+    evaluation(
+      name,
+      split,
+      dataset.task_feature_lengths,
+      batch_size,
+      task_id=i,
+      use_cached=dataset.use_cached,
+      vocabulary=dataset.vocabulary,
+      max_examples=max_batches and max_batches * batch_size,
+    )
+    for i, name in have
+  ]

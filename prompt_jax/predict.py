@@ -1,0 +1,157 @@
+"""What a model says: decoded targets, and scores of given targets.
+
+Pure functions of (parameters, batch), to be compiled by who calls them. The
+encoder runs once per example, whatever is decoded or ranked.
+"""
+
+from collections.abc import Callable, Mapping
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from prompt_jax import params
+from prompt_jax.errors import UserError
+from prompt_jax.t5 import beam, decode
+from prompt_jax.t5.t5 import Encoded
+
+METHODS = ('greedy', 'sample', 'beam')
+
+
+@dataclasses.dataclass(frozen=True)
+class Decoding:
+  """How targets are decoded.
+
+  Args:
+    method: 'greedy', 'sample' or 'beam'.
+    num_decodes: decodes per example (samples or beams).
+    temperature, top_k, top_p: of 'sample', see `t5.decode.sample`.
+    alpha: brevity penalty of 'beam' (0.6: T5X's default).
+    seed: of 'sample'.
+  """
+
+  method: str = 'greedy'
+  num_decodes: int = 1
+  temperature: float = 1.0
+  top_k: int = 0
+  top_p: float = 0.0
+  alpha: float = 0.6
+  seed: int = 0
+
+  def __post_init__(self):
+    if self.method not in METHODS:
+      raise UserError(
+        f'Decoding.method is {self.method!r}; expected one of {METHODS}.'
+      )
+
+
+def encode(model, flat, batch) -> Encoded:
+  """Encoded inputs of a batch, prompt included."""
+  return model.apply(
+    {'params': params.unflatten(flat)},
+    batch['encoder_input_tokens'],
+    batch['task_ids'],
+    method='encode',
+  )
+
+
+def decoder(model, length: int, decoding: Decoding = Decoding()) -> Callable:
+  """Builds `(flat, batch) -> (tokens int32[B,n,U], log probs float32[B,n])`.
+
+  Args:
+    model: the linen model.
+    length: U, most tokens of a target, EOS included.
+    decoding: the method; the best decode stands last.
+  """
+
+  def run(flat: Mapping, batch: Mapping):
+    variables = {'params': params.unflatten(flat)}
+    encoded = encode(model, flat, batch)
+    _, made = model.apply(
+      variables,
+      encoded,
+      length,
+      batch['task_ids'],
+      method='start',
+      mutable=['cache'],
+    )
+
+    def step(tokens, cache):
+      logits, new = model.apply(
+        {**variables, 'cache': cache},
+        tokens,
+        length,
+        method='step',
+        mutable=['cache'],
+      )
+      return logits, new['cache']
+
+    rows = encoded.mask.shape[0]
+    if decoding.method == 'beam':
+      return beam.beam_search(
+        step,
+        made['cache'],
+        rows,
+        length,
+        num_beams=decoding.num_decodes,
+        alpha=decoding.alpha,
+      )
+    greedy = decoding.method == 'greedy'
+    return decode.sample(
+      step,
+      made['cache'],
+      rows,
+      length,
+      rng=jax.random.key(decoding.seed),
+      temperature=decoding.temperature,
+      top_k=1 if greedy else decoding.top_k,
+      top_p=0.0 if greedy else decoding.top_p,
+      num_decodes=decoding.num_decodes,
+    )
+
+  return run
+
+
+def ranker(model) -> Callable:
+  """Builds `(flat, batch, labels int32[C,U]) -> float32[B,C]`.
+
+  score[b,c] = sum_u log p(labels[c,u] | input b), padding (0) left out.
+  Source: rank classification, T5X `score_batch`; Brown et al. 2020, 2.4.
+  Departures: no normalisation by length.
+  """
+
+  def run(flat, batch, labels):
+    encoded = encode(model, flat, batch)
+    rows, choices = encoded.mask.shape[0], labels.shape[0]
+    each = Encoded(*(jnp.repeat(x, choices, axis=0) for x in encoded))
+    targets = jnp.tile(labels, (rows, 1))  # [B C,U], labels inner
+    logits = model.apply(
+      {'params': params.unflatten(flat)},
+      each,
+      jnp.pad(targets[:, :-1], ((0, 0), (1, 0))),
+      targets,
+      jnp.repeat(batch['task_ids'], choices, axis=0),
+      method='decode',
+    )
+    scores = decode.score(logits, targets, (targets > 0).astype(jnp.float32))
+    return scores.reshape(rows, choices)
+
+  return run
+
+
+def scorer(model) -> Callable:
+  """Builds `(flat, batch) -> float32[B]`, sum of log p(target)."""
+
+  def run(flat, batch):
+    logits = model.apply(
+      {'params': params.unflatten(flat)},
+      batch['encoder_input_tokens'],
+      batch['decoder_input_tokens'],
+      batch['decoder_target_tokens'],
+      batch['task_ids'],
+    )
+    return decode.score(
+      logits, batch['decoder_target_tokens'], batch['decoder_loss_weights']
+    )
+
+  return run

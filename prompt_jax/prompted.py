@@ -1,0 +1,131 @@
+"""The PromptX layers: `t5/` with a prompt source in front of a stack.
+
+    embeds -> source -> place -> layers -> output x mask
+
+The source sits at `encoder/prompt` (or `decoder/prompt`); every other
+parameter path is that of the plain model, so that any base fits. The length
+of a prompt is said once, in its source, and read off what it returns; the
+mask travels with the embeddings.
+Source: Lester et al. 2021, section 2.
+"""
+
+from collections.abc import Callable, Collection
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from prompt_jax.prompts.place import encoder_attention, place
+from prompt_jax.t5.t5 import T5, Decoder, Encoder
+
+# Makes a source module; a factory, so that the layer owns what it makes.
+SourceFactory = Callable[[], nn.Module]
+
+
+class PromptEncoder(Encoder):
+  """The encoder with a prompt among its input.
+
+  Args:
+    source: factory of the prompt source.
+    where: 'prefix', 'after_bos', 'before_eos' or 'after_eos'.
+    attention: None (every position sees every real one), or the names of the
+      relations that are allowed between prompt and input, see
+      `prompts.place`.
+  """
+
+  source: SourceFactory | None = None
+  where: str = 'prefix'
+  attention: Collection[str] | None = None
+
+  def setup(self):
+    super().setup()
+    self.prompt = self.source()
+
+  def __call__(self, embeds, mask, task_ids=None, deterministic=True):
+    """Embedded input [B,T,H] -> Encoded over P+T positions."""
+    rows = self.prompt(_ids(task_ids, embeds), embeds, mask)
+    placed = place(rows, embeds, mask, self.where)
+    allowed = encoder_attention(placed.mask, placed.is_prompt, self.attention)
+    return self.stack(placed.embeds, placed.mask, allowed, deterministic)
+
+
+class PromptDecoder(Decoder):
+  """The decoder with a prompt before the start token.
+
+  Later positions see the whole prompt; logits are those of the targets only.
+  """
+
+  source: SourceFactory | None = None
+
+  def setup(self):
+    super().setup()
+    self.prompt = self.source()
+
+  def __call__(self, embeds, mask, encoded, task_ids=None, deterministic=True):
+    """Embedded targets [B,U,H] -> logits [B,U,V] (states if tied)."""
+    rows = self.prompt(_ids(task_ids, embeds), embeds, mask)
+    placed = place(rows, embeds, mask)
+    y = self.stack(placed.embeds, placed.mask, encoded, deterministic)
+    return self.logits(y[:, rows.shape[1] :])
+
+  def start(self, embeds, encoded, length, task_ids=None):
+    """Fills the caches with the prompt; the first step is position P."""
+    mask = jnp.ones(embeds.shape[:2], bool)
+    rows = self.prompt(_ids(task_ids, embeds), embeds, mask)
+    self.stack(rows, None, encoded, True, rows.shape[1] + length)
+
+  def step(self, embeds, length):
+    """One step over a cache of P + `length` positions."""
+    return super().step(embeds, self.prompt.length + length)
+
+
+class PromptEncoderDecoder(T5):
+  """T5 with a prompt in its encoder, its decoder, both or neither.
+
+  Args:
+    encoder_prompt: factory of the encoder's source, or None.
+    decoder_prompt: factory of the decoder's source, or None.
+    where: where the encoder's prompt stands, see `PromptEncoder`.
+    attention: what the encoder's prompt and input see, see `PromptEncoder`.
+  """
+
+  encoder_prompt: SourceFactory | None = None
+  decoder_prompt: SourceFactory | None = None
+  where: str = 'prefix'
+  attention: Collection[str] | None = None
+
+  def make_encoder(self) -> nn.Module:
+    if self.encoder_prompt is None:
+      return super().make_encoder()
+    return PromptEncoder(
+      self.config,
+      self.inserts,
+      self.encoder_prompt,
+      self.where,
+      self.attention,
+    )
+
+  def make_decoder(self) -> nn.Module:
+    if self.decoder_prompt is None:
+      return super().make_decoder()
+    return PromptDecoder(self.config, self.inserts, self.decoder_prompt)
+
+  def prompt_rows(self, task_ids):
+    """What the sources make of each task: {'encoder': [M,P,H], ...}.
+
+    Only for sources that are not instance-wise: they read no input.
+    """
+    embeds = jnp.zeros((task_ids.shape[0], 1, self.config.d_model))
+    mask = jnp.ones(embeds.shape[:2], bool)
+    stacks = {'encoder': self.encoder, 'decoder': self.decoder}
+    return {
+      name: stack.prompt(task_ids, embeds, mask)
+      for name, stack in stacks.items()
+      if getattr(self, f'{name}_prompt') is not None
+    }
+
+
+def _ids(task_ids, embeds):
+  """Task ids, all 0 where the caller has none (one task)."""
+  if task_ids is None:
+    return jnp.zeros(embeds.shape[0], jnp.int32)
+  return task_ids

@@ -1,0 +1,305 @@
+"""T5: encoder, decoder and the model of both; it knows nothing of prompts.
+
+    tokens -> embedding -> encoder layers -> norm ->+
+    targets, shifted -> embedding -> decoder layers -> norm -> logits
+
+Pre-norm layers: h + attention(norm(h)), then h + mlp(norm(h)).
+Source: Raffel et al. 2020; T5 1.1 differs in the MLP and the output matrix.
+"""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from prompt_jax.t5.config import T5Config
+from prompt_jax.t5.layers import (
+  MLP,
+  Attention,
+  Dense,
+  Dropout,
+  Embed,
+  RelativePositionBias,
+  RMSNorm,
+)
+from prompt_jax.t5.sites import Inserts
+from prompt_jax.typing import Array
+
+
+class Encoded(NamedTuple):
+  """What the decoder reads of the input: states and where they are real."""
+
+  states: Array  # float32[B,T,H]
+  mask: Array  # bool[B,T]
+
+
+def _rematted(layer: type[nn.Module], config: T5Config) -> type[nn.Module]:
+  """The layer class, recomputing its activations if the setting says so."""
+  if config.remat == 'none':
+    return layer
+  # `deterministic` is the last argument and decides what is traced.
+  last = {EncoderLayer: 4, DecoderLayer: 7}[layer]
+  return nn.remat(layer, prevent_cse=False, static_argnums=(last,))
+
+
+class EncoderLayer(nn.Module):
+  """Self attention and MLP, each with its norm and residual."""
+
+  config: T5Config
+  inserts: Inserts = ()
+
+  @nn.compact
+  def __call__(self, h, allowed, bias, deterministic=True):
+    """float32[B,T,H] -> float32[B,T,H]."""
+    c = self.config
+    drop = Dropout(c.dropout_rate)
+    norm = lambda name: RMSNorm(c.layer_norm_epsilon, name=name)
+    x = norm('pre_attention_layer_norm')(h)
+    y = Attention(c, self.inserts, name='attention')(
+      x, x, allowed, bias, None, deterministic
+    )
+    h = h + drop(y, deterministic)
+    x = norm('pre_mlp_layer_norm')(h)
+    y = MLP(c, self.inserts, name='mlp')(x, deterministic)
+    return h + drop(y, deterministic)
+
+
+class DecoderLayer(nn.Module):
+  """Self attention, cross attention and MLP, each with norm and residual."""
+
+  config: T5Config
+  inserts: Inserts = ()
+
+  @nn.compact
+  def __call__(
+    self, h, allowed, bias, encoded, cross, cache, deterministic=True
+  ):
+    """float32[B,U,H] -> float32[B,U,H]."""
+    c = self.config
+    drop = Dropout(c.dropout_rate)
+    norm = lambda name: RMSNorm(c.layer_norm_epsilon, name=name)
+    x = norm('pre_self_attention_layer_norm')(h)
+    y = Attention(c, self.inserts, name='self_attention')(
+      x, x, allowed, bias, cache, deterministic
+    )
+    h = h + drop(y, deterministic)
+    x = norm('pre_cross_attention_layer_norm')(h)
+    y = Attention(c, self.inserts, name='encoder_decoder_attention')(
+      x, encoded, cross, None, cache, deterministic
+    )
+    h = h + drop(y, deterministic)
+    x = norm('pre_mlp_layer_norm')(h)
+    y = MLP(c, self.inserts, name='mlp')(x, deterministic)
+    return h + drop(y, deterministic)
+
+
+class Encoder(nn.Module):
+  """The encoder stack over embedded inputs."""
+
+  config: T5Config
+  inserts: Inserts = ()
+
+  def setup(self):
+    c = self.config
+    layer = _rematted(EncoderLayer, c)
+    self.relpos_bias = RelativePositionBias(c, bidirectional=True)
+    self.layers = [
+      layer(c, self.inserts) for _ in range(c.num_encoder_layers)
+    ]
+    self.encoder_norm = RMSNorm(c.layer_norm_epsilon)
+    self.dropout = Dropout(c.dropout_rate)
+
+  def stack(self, h, mask, allowed, deterministic: bool) -> Encoded:
+    """Runs the layers.
+
+    Args:
+      h: float32[B,T,H], embedded.
+      mask: bool[B,T], True where real.
+      allowed: bool, broadcastable to [B,1,T,T].
+    Returns: Encoded; states are exactly 0 where `mask` is False.
+    """
+    positions = jnp.arange(h.shape[1])
+    bias = self.relpos_bias(positions, positions)
+    h = self.dropout(h, deterministic)
+    for layer in self.layers:
+      h = layer(h, allowed, bias, deterministic)
+    h = self.dropout(self.encoder_norm(h), deterministic)
+    return Encoded(h * mask[:, :, None], mask)
+
+  def __call__(self, embeds, mask, task_ids=None, deterministic=True):
+    """Embedded input -> Encoded. `task_ids` is read by encoders with prompts."""
+    del task_ids
+    return self.stack(embeds, mask, mask[:, None, None, :], deterministic)
+
+
+class Cursor(nn.Module):
+  """Where step by step decoding stands, and which input positions are real."""
+
+  @nn.compact
+  def __call__(self, steps: int, mask):
+    """Moves on by `steps`; returns (position of the first, mask bool[R,T]).
+
+    `mask` is read by the first call only, which keeps it in the cache.
+    """
+    position = self.variable('cache', 'position', jnp.zeros, (), jnp.int32)
+    seen = self.variable('cache', 'mask', lambda: mask)
+    start = position.value
+    position.value = start + steps
+    return start, seen.value
+
+  def rewind(self):
+    """Back to position 0; the caches stay."""
+    self.put_variable('cache', 'position', jnp.zeros((), jnp.int32))
+
+
+class Decoder(nn.Module):
+  """The decoder stack over embedded targets, with the output matrix."""
+
+  config: T5Config
+  inserts: Inserts = ()
+
+  def setup(self):
+    c = self.config
+    layer = _rematted(DecoderLayer, c)
+    self.relpos_bias = RelativePositionBias(c, bidirectional=False)
+    self.layers = [
+      layer(c, self.inserts) for _ in range(c.num_decoder_layers)
+    ]
+    self.decoder_norm = RMSNorm(c.layer_norm_epsilon)
+    self.dropout = Dropout(c.dropout_rate)
+    self.cursor = Cursor()
+    if not c.tied_logits:
+      self.logits_dense = Dense(
+        c.vocab_size, ('embed', 'vocab'), c.activation_dtype
+      )
+
+  def stack(self, h, mask, encoded, deterministic, length=None):
+    """Runs the layers; logits, or states [B,U,H] where the output is tied.
+
+    Args:
+      h: float32[B,U,H], embedded targets shifted right.
+      mask: bool[B,U], True where the target is real; None while decoding.
+      encoded: Encoded; None in a decoding step, which reads the caches.
+      length: None, or the length of the cache while decoding step by step.
+    """
+    steps = h.shape[1]
+    cache, start, keys = None, 0, steps
+    context, seen = encoded or (None, None)
+    if length is not None:
+      start, seen = self.cursor(steps, seen)
+      keys, cache = length, (start, length)
+    cross = seen[:, None, None, :]
+    queries = start + jnp.arange(steps)
+    allowed = (jnp.arange(keys)[None, :] <= queries[:, None])[None, None]
+    if mask is not None:
+      allowed = allowed & mask[:, None, None, :]
+    bias = self.relpos_bias(queries, jnp.arange(keys))
+    h = self.dropout(h, deterministic)
+    for layer in self.layers:
+      h = layer(h, allowed, bias, context, cross, cache, deterministic)
+    return self.dropout(self.decoder_norm(h), deterministic)
+
+  def logits(self, h):
+    """States float32[B,U,H] -> logits [B,U,V], or states if tied."""
+    return h if self.config.tied_logits else self.logits_dense(h)
+
+  def __call__(self, embeds, mask, encoded, task_ids=None, deterministic=True):
+    """Embedded targets -> logits (states if tied)."""
+    del task_ids
+    return self.logits(self.stack(embeds, mask, encoded, deterministic))
+
+  def start(self, embeds, encoded, length, task_ids=None):
+    """Fills the caches before the first step.
+
+    One pass over the start token makes every cache; the position then goes
+    back to 0, so that the first real step overwrites what the pass wrote.
+    """
+    del task_ids
+    self.stack(embeds, None, encoded, True, length)
+    self.cursor.rewind()
+
+  def step(self, embeds, length):
+    """One step: embeds [R,1,H] -> logits [R,1,V] (states if tied)."""
+    return self.logits(self.stack(embeds, None, None, True, length))
+
+
+class T5(nn.Module):
+  """An encoder-decoder of the T5 family.
+
+  Parameters: token_embedder/, encoder/, decoder/ as in T5X.
+  """
+
+  config: T5Config
+  inserts: Inserts = ()
+
+  def make_encoder(self) -> nn.Module:
+    return Encoder(self.config, self.inserts)
+
+  def make_decoder(self) -> nn.Module:
+    return Decoder(self.config, self.inserts)
+
+  def setup(self):
+    self.token_embedder = Embed(self.config)
+    self.encoder = self.make_encoder()
+    self.decoder = self.make_decoder()
+
+  def encode(self, encoder_input_tokens, task_ids=None, deterministic=True):
+    """int[B,T] (0 = padding), int[B] -> Encoded."""
+    return self.encoder(
+      self.token_embedder(encoder_input_tokens),
+      encoder_input_tokens > 0,
+      task_ids,
+      deterministic,
+    )
+
+  def _logits(self, y):
+    return self.token_embedder.attend(y) if self.config.tied_logits else y
+
+  def decode(
+    self,
+    encoded: Encoded,
+    decoder_input_tokens,
+    decoder_target_tokens,
+    task_ids=None,
+    deterministic=True,
+  ):
+    """Teacher-forced logits, float32[B,U,V]."""
+    y = self.decoder(
+      self.token_embedder(decoder_input_tokens),
+      # Targets, not inputs: position 0's input is the start token 0.
+      decoder_target_tokens > 0,
+      encoded,
+      task_ids,
+      deterministic,
+    )
+    return self._logits(y)
+
+  def start(self, encoded: Encoded, length: int, task_ids=None):
+    """Makes the decoding caches for `length` steps (mutable 'cache')."""
+    tokens = jnp.zeros((encoded.states.shape[0], 1), jnp.int32)
+    self.decoder.start(
+      self.token_embedder(tokens), encoded, length, task_ids
+    )
+
+  def step(self, tokens, length: int):
+    """int[R,1] -> float32[R,V], reading and writing 'cache'."""
+    y = self.decoder.step(self.token_embedder(tokens), length)
+    return self._logits(y)[:, 0]
+
+  def __call__(
+    self,
+    encoder_input_tokens,
+    decoder_input_tokens,
+    decoder_target_tokens,
+    task_ids=None,
+    deterministic: bool = True,
+  ):
+    """Teacher-forced logits of a batch, float32[B,U,V]."""
+    encoded = self.encode(encoder_input_tokens, task_ids, deterministic)
+    return self.decode(
+      encoded,
+      decoder_input_tokens,
+      decoder_target_tokens,
+      task_ids,
+      deterministic,
+    )

@@ -1,0 +1,165 @@
+"""Checkpoints of a run: what moves, and a manifest of what does not.
+
+    checkpoints/<step>/state      trainable, optimizer state, step, rng
+    checkpoints/<step>/manifest   method, config, versions, digest of the base,
+                                  data position, best metric so far
+
+Values are restored in this order: the run's own newest whole checkpoint, then
+an initial prompt file (an initializer that reads one), then the initializer.
+A checkpoint is written under a temporary name and renamed when complete; one
+that cannot be read is passed over for the one before it, with a warning.
+"""
+
+from collections.abc import Mapping
+import os
+import pathlib
+from typing import Any
+
+from absl import logging
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import preservation_policy
+
+from prompt_jax import params
+from prompt_jax.errors import UserError
+from prompt_jax.training.state import State
+
+
+def _named(state: State) -> tuple[dict[str, Any], Any]:
+  """A state as {slash name: leaf} in tree order, and its tree."""
+  leaves, tree = jax.tree_util.tree_flatten_with_path(state)
+  names = [jax.tree_util.keystr(k, simple=True, separator='/') for k, _ in leaves]
+  return dict(zip(names, [leaf for _, leaf in leaves], strict=True)), tree
+
+
+class Checkpoints:
+  """The checkpoints of one run, newest and best kept.
+
+  Args:
+    folder: where they live; made when first written.
+    keep: how many of the newest stay.
+    best_metric: None, or the metric (higher is better) whose best checkpoint
+      stays as well.
+  """
+
+  def __init__(
+    self, folder: str, keep: int = 1, best_metric: str | None = None
+  ):
+    if keep < 1:
+      raise UserError(f'KEEP is {keep}; expected 1 or more checkpoints.')
+    policies = [preservation_policy.LatestN(keep)]
+    if best_metric is not None:
+      worst = float('-inf')
+      policies.append(
+        preservation_policy.BestN(
+          get_metric_fn=lambda found: (found or {}).get(best_metric, worst),
+          n=1,
+          keep_checkpoints_without_metrics=False,
+        )
+      )
+    self.folder = pathlib.Path(os.path.abspath(folder))
+    self._manager = ocp.CheckpointManager(
+      self.folder,
+      options=ocp.CheckpointManagerOptions(
+        create=True,
+        enable_async_checkpointing=False,
+        preservation_policy=preservation_policy.AnyPreservationPolicy(
+          policies
+        ),
+      ),
+    )
+
+  def steps(self) -> list[int]:
+    """Steps of the committed checkpoints, ascending."""
+    return sorted(self._manager.all_steps())
+
+  def save(
+    self,
+    state: State,
+    manifest: Mapping[str, Any],
+    metrics: Mapping[str, float] | None = None,
+  ) -> None:
+    """Writes one checkpoint; complete when this returns.
+
+    Raises: UserError if it cannot be written (a full disk); the checkpoints
+      before it are whole.
+    """
+    named, _ = _named(state)
+    step = int(state.step)
+    if step in self._manager.all_steps():
+      return
+    try:
+      self._manager.save(
+        step,
+        args=ocp.args.Composite(
+          state=ocp.args.StandardSave(params.unflatten(named)),
+          manifest=ocp.args.JsonSave(dict(manifest)),
+        ),
+        metrics=dict(metrics) if metrics else None,
+        force=True,
+      )
+    except (OSError, ValueError) as error:
+      raise UserError(
+        f'The checkpoint of step {step} could not be written to '
+        f'{self.folder}: {error}. Expected a folder with room to write. '
+        f'Whole checkpoints there: {self.steps() or "none"}; free some space '
+        'and run the same command to go on from the newest.'
+      ) from error
+
+  def manifest(self, step: int) -> dict[str, Any]:
+    """The manifest of one checkpoint."""
+    return self._manager.restore(
+      step, args=ocp.args.Composite(manifest=ocp.args.JsonRestore())
+    )['manifest']
+
+  def restore(self, like: State) -> tuple[State, dict[str, Any]] | None:
+    """The newest whole checkpoint.
+
+    Args:
+      like: a state of the same structure whose leaves have shape, dtype and
+        sharding (arrays or ShapeDtypeStructs): the sharding asked for, which
+        need not be the one it was saved with.
+    Returns: (state, manifest), or None where there is no checkpoint.
+    Raises: UserError if there are checkpoints and none can be read.
+    """
+    named, tree = _named(like)
+    target = params.unflatten(
+      {
+        name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
+        for name, x in named.items()
+      }
+    )
+    failures = []
+    for step in reversed(self.steps()):
+      try:
+        found = self._manager.restore(
+          step,
+          args=ocp.args.Composite(
+            state=ocp.args.StandardRestore(target),
+            manifest=ocp.args.JsonRestore(),
+          ),
+        )
+      # Orbax and tensorstore raise many types for a damaged file.
+      except Exception as error:  # noqa: BLE001
+        failures.append(f'step {step}: {str(error).splitlines()[0][:200]}')
+        logging.warning(
+          'checkpoint of step %d in %s cannot be read (%s); trying the one '
+          'before it',
+          step,
+          self.folder,
+          str(error).splitlines()[0][:200],
+        )
+        continue
+      leaves = params.flatten(found['state'])
+      state = jax.tree.unflatten(tree, [leaves[name] for name in named])
+      return state, found['manifest']
+    if failures:
+      raise UserError(
+        f'No checkpoint in {self.folder} can be read ({"; ".join(failures)}). '
+        'Expected at least one whole checkpoint. Delete the folder to start '
+        'anew, or give another MODEL_DIR.'
+      )
+    return None
+
+  def close(self) -> None:
+    self._manager.close()

@@ -1,0 +1,195 @@
+"""One training step, and the compiled programs of a run.
+
+    loss(trainable) = L(model(merge(trainable, frozen)), batch)
+    gradient with respect to `trainable` only; update; step + 1
+
+The frozen base is an argument that is read, never returned. FLOPs of a step
+(products only, per token of a stack of width H, J = N K, m MLP kernels):
+forward 2 x (weights met by the token) + attention 4 x J x keys; backward to
+the inputs the same again. Weight gradients of the base are not built, so a
+step costs 2 forward passes and not 3.
+"""
+
+from collections.abc import Callable, Mapping
+import time
+from typing import Any
+
+from absl import logging
+import jax
+import jax.numpy as jnp
+
+from prompt_jax import params
+from prompt_jax.training import loss as losses
+from prompt_jax.training.optim import apply_updates
+from prompt_jax.training.state import State
+
+
+def forward(model, flat, batch, rng=None):
+  """Teacher-forced logits float32[B,U,V]; with `rng`, with dropout."""
+  return model.apply(
+    {'params': params.unflatten(flat)},
+    batch['encoder_input_tokens'],
+    batch['decoder_input_tokens'],
+    batch['decoder_target_tokens'],
+    batch['task_ids'],
+    deterministic=rng is None,
+    rngs=None if rng is None else {'dropout': rng},
+  )
+
+
+def _split_rows(batch, parts: int):
+  """[B,...] -> [parts, B/parts, ...]; strided, so that shards stay put."""
+  return {
+    name: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1)
+    for name, x in batch.items()
+  }
+
+
+def train_step(
+  model,
+  optimizer,
+  rates: Mapping[str, float],
+  schedule: Callable,
+  *,
+  z_loss: float = 1e-4,
+  label_smoothing: float = 0.0,
+  loss_normalizing_factor=None,
+  microbatches: int = 1,
+) -> Callable:
+  """Builds `step(state, frozen, batch) -> (state, sums)`.
+
+  Args:
+    model: the linen model.
+    optimizer: see `training.optim`.
+    rates: {trainable path: peak learning rate}.
+    schedule: step -> factor of the rates.
+    z_loss: coefficient of log^2 Z (1e-4: T5X and Lester et al.'s release).
+    label_smoothing, loss_normalizing_factor: see `training.loss`.
+    microbatches: the batch is cut into this many, gradients are summed; the
+      result is that of the whole batch.
+  Returns: the step. `sums` holds the sums of `training.loss` over the batch,
+    `rate` (the schedule's factor) and `bad` bool[leaves]: which gradients are
+    not finite, in sorted path order.
+  """
+  drops = model.config.dropout_rate > 0
+
+  def objective(trainable, frozen, batch, divisor, rng):
+    logits = forward(model, params.merge(trainable, frozen), batch, rng)
+    return losses.loss(
+      logits,
+      batch,
+      z_loss=z_loss,
+      label_smoothing=label_smoothing,
+      normalizing=loss_normalizing_factor,
+      divisor=divisor,
+    )
+
+  differentiate = jax.grad(objective, has_aux=True)
+
+  def gradient(trainable, frozen, batch, rng):
+    divisor = losses.normalizer(loss_normalizing_factor, batch)[1]
+    if microbatches == 1:
+      return differentiate(trainable, frozen, batch, divisor, rng)
+
+    def of(part):
+      number, rows = part
+      key = None if rng is None else jax.random.fold_in(rng, number)
+      return differentiate(trainable, frozen, rows, divisor, key)
+
+    parts = (jnp.arange(microbatches), _split_rows(batch, microbatches))
+    shapes = jax.eval_shape(of, jax.tree.map(lambda x: x[0], parts))
+    zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    add = lambda total, part: (jax.tree.map(jnp.add, total, of(part)), None)
+    return jax.lax.scan(add, zero, parts)[0]
+
+  def step(state: State, frozen, batch):
+    rng = None
+    if drops:
+      rng = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
+    grads, sums = gradient(state.trainable, frozen, batch, rng)
+    factor = schedule(state.step)
+    rate = {path: jnp.float32(r) * factor for path, r in rates.items()}
+    updates, opt_state = optimizer.update(
+      grads, state.opt_state, state.trainable, learning_rate=rate
+    )
+    sums = dict(sums)
+    sums['bad'] = jnp.stack(
+      [~jnp.all(jnp.isfinite(grads[path])) for path in sorted(grads)]
+    )
+    sums['rate'] = factor
+    new = state.replace(
+      step=state.step + 1,
+      trainable=apply_updates(state.trainable, updates),
+      opt_state=opt_state,
+    )
+    return new, sums
+
+  return step
+
+
+class Program:
+  """A function compiled once a shape, that tells when it compiles again.
+
+  Args:
+    name: for messages.
+    function: the function; its arguments are pytrees of arrays.
+    jit_options: for `jax.jit` (shardings, donation).
+  """
+
+  def __init__(self, name: str, function: Callable, **jit_options: Any):
+    self.name = name
+    self._jitted = jax.jit(function, **jit_options)
+    self._compiled: dict[Any, Any] = {}
+    self.seconds = 0.0
+
+  def compiled(self, *args):
+    """The executable for arguments of these shapes, made on first need."""
+    leaves, tree = jax.tree.flatten(args)
+    key = (tree, tuple((x.shape, str(x.dtype)) for x in leaves))
+    if key not in self._compiled:
+      if self._compiled:
+        logging.warning(
+          'compiling %s again, for other shapes: %s',
+          self.name,
+          _changed(next(reversed(self._compiled)), key),
+        )
+      start = time.monotonic()
+      self._compiled[key] = self._jitted.lower(*args).compile()
+      self.seconds += time.monotonic() - start
+    return self._compiled[key]
+
+  def __call__(self, *args):
+    return self.compiled(*args)(*args)
+
+  @property
+  def compilations(self) -> int:
+    return len(self._compiled)
+
+  def cost(self) -> dict[str, float]:
+    """Figures of the newest executable: flops, bytes of its memory.
+
+    Returns: {flops, argument_bytes, output_bytes, temp_bytes, peak_bytes}.
+    """
+    newest = next(reversed(self._compiled.values()))
+    memory = newest.memory_analysis()
+    cost = {'flops': float(newest.cost_analysis().get('flops', 0.0))}
+    for part in ('argument', 'output', 'temp', 'alias'):
+      cost[f'{part}_bytes'] = int(getattr(memory, f'{part}_size_in_bytes'))
+    cost['peak_bytes'] = (
+      cost['argument_bytes']
+      + cost['output_bytes']
+      + cost['temp_bytes']
+      - cost['alias_bytes']
+    )
+    return cost
+
+
+def _changed(old, new) -> str:
+  """The leaves whose shape or dtype moved between two signatures."""
+  if old[0] != new[0]:
+    return 'another structure of arguments'
+  return ', '.join(
+    f'{a[1]}{list(a[0])} -> {b[1]}{list(b[0])}'
+    for a, b in zip(old[1], new[1], strict=True)
+    if a != b
+  )

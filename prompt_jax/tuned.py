@@ -1,0 +1,210 @@
+"""A frozen base with a saved prompt, from Python and without TensorFlow.
+
+    model = prompt_jax.load('mini', prompt='prompts/300/movie_sentiment.npy')
+    model.generate(['a moving, funny film'])
+    model.rank(['a moving, funny film'], ['negative', 'positive'])
+"""
+
+from collections.abc import Sequence
+import dataclasses
+import functools
+import os
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from prompt_jax import params, predict
+from prompt_jax.errors import UserError
+from prompt_jax.prompted import PromptEncoderDecoder
+from prompt_jax.prompts import initializers, saved
+from prompt_jax.prompts.prompt import Prompt
+from prompt_jax.t5 import pretrained
+from prompt_jax.t5.config import T5Config
+from prompt_jax.tasks import features
+from prompt_jax.training import state as states
+from prompt_jax.training.step import Program
+
+EOS = 1
+
+
+def prompted_model(config: T5Config, prompt: np.ndarray | None):
+  """The linen model of a configuration with a given prompt [P,H], or none."""
+  if prompt is None:
+    return PromptEncoderDecoder(config)
+  source = functools.partial(
+    Prompt, prompt.shape[0], initializers.from_array(prompt)
+  )
+  return PromptEncoderDecoder(config, encoder_prompt=source)
+
+
+@dataclasses.dataclass
+class TunedModel:
+  """A base and a prompt that can be asked.
+
+  Attributes:
+    model: the linen model. flat: its parameters {path: array}.
+    encode, decode: text -> token ids (no EOS), token ids -> text.
+    lengths: {'inputs': T, 'targets': U}, the longest, in tokens.
+    batch_size: rows of a compiled batch.
+  """
+
+  model: PromptEncoderDecoder
+  flat: params.Flat
+  encode: callable
+  decode: callable
+  lengths: dict
+  batch_size: int = 32
+
+  def __post_init__(self):
+    self._ranking = Program('ranking', predict.ranker(self.model))
+    self._decoders: dict = {}
+
+  def _batches(self, texts: Sequence[str]):
+    """Yields (rows that are real, batch) of one shape."""
+    longest, cut = self.lengths['inputs'], 0
+    for start in range(0, len(texts), self.batch_size):
+      rows = texts[start : start + self.batch_size]
+      tokens = np.zeros((self.batch_size, longest), np.int32)
+      for i, text in enumerate(rows):
+        ids = self.encode(text)
+        cut += len(ids) >= longest
+        ids = [*ids[: longest - 1], EOS]
+        tokens[i, : len(ids)] = ids
+      batch = {
+        'encoder_input_tokens': tokens,
+        'task_ids': np.zeros(self.batch_size, np.int32),
+      }
+      yield len(rows), batch
+    if cut:
+      warnings.warn(
+        f'{cut} of {len(texts)} inputs were cut at {longest} tokens',
+        stacklevel=3,
+      )
+
+  def generate(
+    self,
+    texts: Sequence[str],
+    decoding: predict.Decoding | None = None,
+  ) -> list[str]:
+    """The decoded target of each text.
+
+    Args:
+      texts: inputs.
+      decoding: greedy unless said.
+    """
+    decoding = decoding or predict.Decoding()
+    if decoding not in self._decoders:
+      run = predict.decoder(self.model, self.lengths['targets'], decoding)
+      self._decoders[decoding] = Program('decoding', run)
+    said = []
+    for real, batch in self._batches(texts):
+      tokens, _ = self._decoders[decoding](self.flat, batch)
+      for row in np.asarray(tokens)[:real, -1].tolist():
+        said.append(self.decode(row[: row.index(EOS)] if EOS in row else row))
+    return said
+
+  def scores(self, texts: Sequence[str], labels: Sequence[str]) -> np.ndarray:
+    """log p(label | text), float32[len(texts), len(labels)]."""
+    if not labels:
+      raise UserError('There are no labels to rank; expected at least one.')
+    rows = [[*self.encode(label), EOS] for label in labels]
+    tokens = np.zeros((len(rows), max(map(len, rows))), np.int32)
+    for i, ids in enumerate(rows):
+      tokens[i, : len(ids)] = ids
+    parts = [
+      np.asarray(self._ranking(self.flat, batch, tokens))[:real]
+      for real, batch in self._batches(texts)
+    ]
+    return np.concatenate(parts or [np.zeros((0, len(labels)), np.float32)])
+
+  def rank(self, texts: Sequence[str], labels: Sequence[str]) -> list[str]:
+    """The likeliest label of each text."""
+    return [labels[i] for i in self.scores(texts, labels).argmax(axis=1)]
+
+
+def load(
+  base: str,
+  prompt: str | None = None,
+  *,
+  config: T5Config | None = None,
+  vocabulary: str | None = None,
+  lengths: dict | None = None,
+  batch_size: int = 32,
+  activation_dtype: str = 'float32',
+  allow_other_base: bool = False,
+) -> TunedModel:
+  """Loads a base and, if given, a prompt for it.
+
+  Args:
+    base: a shipped name ('mini') or the folder of a checkpoint.
+    prompt: a [P,H] .npy file; None is the base alone.
+    config: shapes of the base; None reads them from its config.json.
+    vocabulary: a SentencePiece .model, 'bytes' or 'shipped'; None takes
+      `spiece.model` beside the base, else the shipped one.
+    lengths: {'inputs': T, 'targets': U}; None is 128 and 32 tokens.
+    batch_size: rows of a compiled batch.
+    activation_dtype: used where `config` is None.
+    allow_other_base: load a prompt that was trained on another base.
+  Returns: TunedModel.
+  Raises: UserError if base, prompt and vocabulary do not fit one another.
+  """
+  folder = pretrained.resolve(base)
+  if config is None:
+    config = pretrained.config_of(folder, activation_dtype)
+  if vocabulary is None:
+    beside = os.path.join(folder, 'spiece.model')
+    vocabulary = beside if os.path.isfile(beside) else 'shipped'
+  model, flat, _ = assemble(
+    config, folder, prompt, vocabulary, allow_other_base
+  )
+  encode, decode = codec(vocabulary)
+  lengths = dict(lengths or {'inputs': 128, 'targets': 32})
+  return TunedModel(model, flat, encode, decode, lengths, batch_size)
+
+
+def assemble(
+  config: T5Config,
+  base: str,
+  prompt: str | None,
+  vocabulary: str,
+  allow_other_base: bool = False,
+):
+  """The model, its parameters and the base's digest, checked to fit.
+
+  Args: as `load`.
+  Returns: (linen model, {path: array}, digest of the base as stored).
+  Raises: UserError if the prompt is of another width or another base.
+  """
+  array, sidecar = None, None
+  if prompt is not None:
+    array, sidecar = saved.load(prompt)
+    if array.shape[1] != config.d_model:  # says so in the words of the loader
+      saved.load(prompt, (array.shape[0], config.d_model))
+  model = prompted_model(config, array)
+  expected = states.base_shapes(model)
+  here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+  flat, digest = states.load_base(
+    model, base, (), dict.fromkeys(expected, here)
+  )
+  if sidecar is not None:
+    known = features.vocabulary_digest(vocabulary)
+    saved.check_base(sidecar, digest, known, allow=allow_other_base)
+  if array is not None:
+    flat['encoder/prompt/prompt'] = jnp.asarray(array)
+  return model, flat, digest
+
+
+def codec(vocabulary: str):
+  """(text -> ids without EOS, ids -> text) of a vocabulary."""
+  if vocabulary == 'bytes':  # ByT5: ids 0, 1, 2 are special
+    encode = lambda text: [byte + 3 for byte in text.encode()]
+    text_of = lambda ids: bytes(i - 3 for i in ids if 3 <= i < 259)
+    return encode, lambda ids: text_of(ids).decode(errors='ignore')
+  import sentencepiece
+
+  file = str(features.vocabulary_file(vocabulary))
+  pieces = sentencepiece.SentencePieceProcessor(model_file=file)
+  size = pieces.get_piece_size()  # sentinels lie above it
+  return pieces.encode, lambda ids: pieces.decode([i for i in ids if i < size])

@@ -1,0 +1,1 @@
+"""SeqIO tasks: features, metrics, and tasks made from a user's own files."""

@@ -1,0 +1,331 @@
+"""Tasks made from local files: TSV, CSV or JSON lines, one example a row.
+
+    inputs  = template filled from the columns
+    targets = verbalizer[label], or the label itself
+
+    FileTask(name='reviews', files={'train': 'train.tsv'},
+             labels=['negative', 'positive'])
+
+Files are read whole and checked when a task is registered, so a mistake in
+them is reported before anything compiles.
+"""
+
+from collections.abc import Mapping, Sequence
+import dataclasses
+import hashlib
+import json
+import pathlib
+import string
+
+from prompt_jax.errors import UserError
+from prompt_jax.params import nearest
+from prompt_jax.tasks import features, metrics, table
+
+SPLITS = ('train', 'validation', 'test')
+
+
+@dataclasses.dataclass(frozen=True)
+class FileTask:
+  """A text-to-text task over local files.
+
+  Args:
+    name: what the task is called; letters, digits and . : _ #
+    files: {split: path}; the ending of a path says its format. TSV: a header
+      line, fields parted by tabs, no quoting. CSV: a header line, quoting as
+      spreadsheets write it. JSONL: an object a line.
+    template: format string over the column names, the input text.
+    label_column: the column that holds the label.
+    labels: the closed list of labels; None for free text and numbers.
+    verbalizer: {label: target text}; None: a label is its own target text.
+    metric: a name of tasks/metrics.py, or a list of them.
+    vocabulary: as for `features.vocabulary`; used where `register` gets none.
+  """
+
+  name: str
+  files: Mapping[str, str]
+  template: str = '{text}'
+  label_column: str = 'label'
+  labels: Sequence[str] | None = None
+  verbalizer: Mapping[str, str] | None = None
+  metric: str | Sequence[str] = 'accuracy'
+  vocabulary: str = 'shipped'
+
+  def closed_labels(self) -> list[str] | None:
+    """The labels a file may hold; None where any text may stand."""
+    if self.labels is not None:
+      return list(self.labels)
+    return list(self.verbalizer) if self.verbalizer is not None else None
+
+  def target_texts(self) -> list[str] | None:
+    """The target texts, one a label in the order of the labels, or None."""
+    labels = self.closed_labels()
+    if labels is None or self.verbalizer is None:
+      return labels
+    return [self.verbalizer[label] for label in labels]
+
+
+def _check_labels(task: FileTask) -> None:
+  """Raises UserError on an empty, repeated or half-verbalised label list."""
+  labels = task.closed_labels()
+  if labels is None:
+    return
+  where = f'of task {task.name!r}'
+  if isinstance(task.labels, str) or not labels:
+    raise UserError(
+      f'The labels {where} are {task.labels!r}; expected a list of texts '
+      "such as ['negative', 'positive'], or None for free text."
+    )
+  odd = [label for label in labels if not isinstance(label, str)]
+  if odd:
+    raise UserError(
+      f'The labels {where} hold {odd[0]!r}; expected texts. Write it in '
+      f'quotes: {str(odd[0])!r}.'
+    )
+  verbalizer = task.verbalizer
+  if verbalizer is not None and set(verbalizer) != set(labels):
+    raise UserError(
+      f'The verbalizer {where} has the labels {sorted(verbalizer)}; expected '
+      f'those of the list, {sorted(labels)}. Give each label one target text.'
+    )
+  for what, texts in ('labels', labels), ('target texts', task.target_texts()):
+    twice = sorted({text for text in texts if texts.count(text) > 1})
+    if twice:
+      raise UserError(
+        f'The {what} {where} hold {twice[0]!r} more than once; expected each '
+        'once, or predictions could not tell them apart. Remove the repeat.'
+      )
+
+
+def _pieces(task: FileTask) -> list[tuple[str, str | None, str]]:
+  """The template as [(literal text, column or None, format)]."""
+  try:
+    parsed = list(string.Formatter().parse(task.template))
+    pieces = [
+      (literal, column, spec or '') for literal, column, spec, _ in parsed
+    ]
+    for _, _, spec in pieces:
+      format('', spec)  # columns are texts; a format for numbers fails here
+  except ValueError as error:
+    raise UserError(
+      f'The template {task.template!r} of task {task.name!r} cannot be read: '
+      f'{error}. Expected text with column names in braces, such as '
+      "'{text_a} {text_b}'; write a brace itself twice."
+    ) from error
+  return pieces
+
+
+def _column(row, column: str, number: int, path, use: str) -> str:
+  """One field as text; raises UserError if the row has no such column."""
+  if column not in row:
+    columns = list(row)
+    close = nearest(column, columns, 1)
+    hint = f' Nearest: {close[0]!r}.' if close else ''
+    raise UserError(
+      f'{path} line {number} has no column {column!r}, which {use} names; '
+      f'the columns there are: {", ".join(columns)}.{hint} Correct {use} or '
+      'the file.'
+    )
+  value = row[column]
+  if isinstance(value, bool) or not isinstance(value, str | int | float):
+    raise UserError(
+      f'{path} line {number} column {column!r} holds {value!r}; expected a '
+      'text or a number. Write it as the text that the model should see.'
+    )
+  return str(value)
+
+
+def _fill(pieces, row, number: int, path) -> str:
+  """The input text of one row."""
+  texts = []
+  for literal, column, spec in pieces:
+    texts.append(literal)
+    if column is not None:
+      field = _column(row, column, number, path, 'the template')
+      texts.append(format(field, spec))
+  return ''.join(texts)
+
+
+def examples(task: FileTask, split: str) -> list[tuple[str, str]]:
+  """The (input text, target text) pairs of a split, in file order.
+
+  Args:
+    task: the definition.
+    split: a key of its files.
+  Returns: one pair a row.
+  Raises: UserError naming the file and line of the first mistake.
+  """
+  path = pathlib.Path(task.files[split]).expanduser()
+  if not path.is_file():
+    raise features.missing_file(
+      path, f'The {split} file of task {task.name!r},'
+    )
+  pieces = _pieces(task)
+  labels = task.closed_labels()
+  allowed = set(labels or ())
+  pairs = []
+  for number, row in table.rows(path):
+    text = _fill(pieces, row, number, path)
+    label = _column(row, task.label_column, number, path, 'label_column')
+    if labels is not None and label not in allowed:
+      raise UserError(
+        f'{path} line {number} has the label {label!r}; expected one of '
+        f'{", ".join(labels)}. Nearest: {nearest(label, labels, 1)[0]!r}. '
+        f'Correct the line, or the labels of task {task.name!r}.'
+      )
+    pairs.append((text, (task.verbalizer or {}).get(label, label)))
+  if not pairs:
+    raise UserError(
+      f'{path} holds no examples; expected at least one. A .tsv or .csv file '
+      'starts with a header line, a .jsonl file with its first object.'
+    )
+  return pairs
+
+
+@dataclasses.dataclass(frozen=True)
+class _Registered:
+  task: FileTask
+  vocabulary: object
+  digest: str  # of the examples: the same path may hold other rows later
+  provider: object  # to notice a registry that was reset
+
+
+_registered: dict[str, _Registered] = {}
+
+
+def definition(name: str) -> FileTask | None:
+  """The FileTask registered under a name; None for any other SeqIO task."""
+  found = _registered.get(name)
+  return found and found.task
+
+
+def register(file_task: FileTask, vocabulary=None):
+  """Registers a FileTask with SeqIO; the same one twice is fine.
+
+  text -> tokenize -> append EOS; the texts stay in the example as
+  'inputs_pretokenized' and 'targets_pretokenized'.
+
+  Args:
+    file_task: the definition.
+    vocabulary: a SeqIO vocabulary; None: the one that the task names.
+  Returns: the seqio.Task.
+  Raises: UserError on any mistake in the definition or its files, or if the
+    name already stands for something else.
+  """
+  import seqio
+
+  name = file_task.name
+  vocabulary = vocabulary or features.vocabulary(file_task.vocabulary)
+  if not file_task.files:
+    raise UserError(
+      f'Task {name!r} has no files; expected {{split: path}} such as '
+      "{'train': 'train.tsv', 'validation': 'validation.tsv'}."
+    )
+  _check_labels(file_task)
+  names = file_task.metric
+  names = [names] if isinstance(names, str) else list(names)
+  bound = [metrics.bind(each, file_task.target_texts()) for each in names]
+  data = {split: examples(file_task, split) for split in file_task.files}
+  digest = hashlib.sha256(repr(sorted(data.items())).encode()).hexdigest()
+
+  if name in seqio.TaskRegistry.names() | seqio.MixtureRegistry.names():
+    return _same(_Registered(file_task, vocabulary, digest, None))
+  try:
+    provider = seqio.TaskRegistry.add(
+      name,
+      source=_source(data),
+      preprocessors=[
+        seqio.preprocessors.tokenize,
+        seqio.preprocessors.append_eos,
+      ],
+      output_features=features.output_features(vocabulary),
+      metric_fns=bound,
+    )
+  except ValueError as error:
+    raise UserError(
+      f'SeqIO does not take the task name {name!r}: {error}. Expected '
+      'letters, digits and . : _ # only.'
+    ) from error
+  _registered[name] = _Registered(file_task, vocabulary, digest, provider)
+  return provider
+
+
+def _same(new: _Registered):
+  """The registered task that equals `new`; raises UserError if none does."""
+  import seqio
+
+  name = new.task.name
+  old = _registered.get(name)
+  tasks = seqio.TaskRegistry
+  if old and name in tasks.names() and tasks.get(name) is old.provider:
+    if dataclasses.replace(new, provider=old.provider) == old:
+      return old.provider
+  raise UserError(
+    f'The task name {name!r} already stands for another definition '
+    '(other files, rows, template, labels, metric or vocabulary); expected '
+    'one definition a name. Choose another name.'
+  )
+
+
+def _source(data):
+  """A SeqIO source over {split: [(input, target)]} held in memory."""
+  import seqio
+  import tensorflow as tf
+
+  def dataset(split, shuffle_files=False, seed=None):
+    inputs, targets = map(list, zip(*data[split], strict=True))
+    rows = tf.data.Dataset.from_tensor_slices(
+      {'inputs': inputs, 'targets': targets}
+    )
+    return rows.shuffle(len(inputs), seed=seed) if shuffle_files else rows
+
+  counts = {split: len(pairs) for split, pairs in data.items()}
+  return seqio.FunctionDataSource(
+    dataset, splits=list(data), num_input_examples=counts
+  )
+
+
+def _table_of_shipped(root: pathlib.Path) -> dict[str, dict]:
+  """{name: settings} of root/tasks.json; empty where there is no such file."""
+  file = root / 'tasks.json'
+  return json.loads(file.read_text('utf-8')) if file.is_file() else {}
+
+
+def shipped_names(root=None) -> list[str]:
+  """Names of the tasks that come with the package, sorted."""
+  return sorted(
+    _table_of_shipped(pathlib.Path(root or features.ASSETS / 'tasks'))
+  )
+
+
+def shipped(name: str, root=None) -> FileTask:
+  """The definition of a task that comes with the package.
+
+  Args:
+    name: a key of tasks.json, whose value holds template, labels, metric and
+      licence (and, where needed, label_column and verbalizer).
+    root: folder of tasks.json and <name>/<split>.tsv; None: the package's.
+  Returns: a FileTask over the split files that are there.
+  Raises: UserError if there is no such task (shows the nearest).
+  """
+  root = pathlib.Path(root or features.ASSETS / 'tasks')
+  table = _table_of_shipped(root)
+  if name not in table:
+    close = ', '.join(nearest(name, sorted(table))) or 'none is shipped'
+    raise UserError(
+      f'No task {name!r} comes with this package; expected a name in '
+      f'{root / "tasks.json"}. Nearest: {close}. For your own files use '
+      'FileTask.'
+    )
+  settings = dict(table[name])
+  settings.pop('licence', None)
+  paths = {split: root / name / f'{split}.tsv' for split in SPLITS}
+  files = {split: str(path) for split, path in paths.items() if path.is_file()}
+  return FileTask(name=name, files=files, **settings)
+
+
+def register_shipped(vocabulary, root=None) -> list[str]:
+  """Registers every task that comes with the package; returns their names."""
+  names = shipped_names(root)
+  for name in names:
+    register(shipped(name, root), vocabulary)
+  return names
