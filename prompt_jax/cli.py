@@ -69,6 +69,15 @@ def _parser() -> argparse.ArgumentParser:
     action='store_true',
     help='write base and trained parameters as one model',
   )
+  export.add_argument(
+    '--dtype',
+    choices=('float32', 'bfloat16'),
+    default='float32',
+    help='of the weights of a whole model',
+  )
+  export.add_argument(
+    '--model_dir', help='of the run: takes its config.gin as the gin file'
+  )
   return parser
 
 
@@ -137,6 +146,8 @@ def _configured(command: str):
 
 
 def _run(args) -> int:
+  if getattr(args, 'model_dir', None):
+    args.gin_file.append(f'{args.model_dir}/config.gin')
   if not args.gin_file:
     raise UserError(
       'No --gin_file was given; expected a model, a method and a run, such '
@@ -152,9 +163,12 @@ def _run(args) -> int:
     print(ginfiles.operative())
     return 0
   if args.command == 'export':
-    from prompt_jax import export_run
+    from prompt_jax.export_run import export_run
 
-    export_run.export(configured, args.output, args.step, args.whole)
+    for path in export_run(
+      configured, args.output, args.step, args.whole, args.dtype
+    ):
+      print(path)
     return 0
   module = importlib.import_module(f'prompt_jax.{command}')
   getattr(module, _HELP[command][1])(configured)
@@ -177,7 +191,9 @@ def main(argv=None) -> int:
   except UserError as error:
     if '--debug' in argv:
       raise
-    print(f'prompt-jax: {error}', file=sys.stderr)
+    # gin adds a line about the configurable it was calling
+    said = str(error).split('\n  In call to configurable')[0]
+    print(f'prompt-jax: {said}', file=sys.stderr)
     return 2
 
 

@@ -15,9 +15,10 @@ import jax
 import numpy as np
 import seqio
 
-from prompt_jax import predict
+from prompt_jax import batches, predict
 from prompt_jax.data import Dataset, EvaluationSet, evaluation
 from prompt_jax.errors import UserError
+from prompt_jax.training import sharding
 from prompt_jax.training.step import Program
 
 MODES = ('generate', 'rank')
@@ -56,7 +57,7 @@ class Evaluator:
     mode: 'generate' or 'rank'.
     labels: the closed list of target texts; None takes each task's own.
     decoding: how 'generate' decodes.
-    put: `(batch) -> batch on the devices`.
+    mesh: rows of a batch go over its data axis; None is one device.
     stop: read between batches; True ends the evaluation early.
   Raises: UserError for an unknown mode, or ranking without labels.
   """
@@ -68,12 +69,15 @@ class Evaluator:
     mode: str = 'rank',
     labels: Sequence[str] | None = None,
     decoding: predict.Decoding | None = None,
-    put: Callable[[Mapping], Mapping] = lambda batch: batch,
+    mesh: jax.sharding.Mesh | None = None,
     stop: Callable[[], bool] = lambda: False,
   ):
     if mode not in MODES:
       raise UserError(f'EVAL_MODE is {mode!r}; expected one of {MODES}.')
-    self._sets, self._mode, self._put, self._stop = sets, mode, put, stop
+    self._sets, self._mode, self._stop = sets, mode, stop
+    self._mesh = mesh or sharding.make_mesh(devices=jax.devices()[:1])
+    for each in sets:
+      sharding.check_batch(self._mesh, each.batch_size, name='EVAL_BATCH_SIZE')
     self._labels = {
       each.task: list(labels or each.labels or ()) for each in sets
     }
@@ -111,17 +115,21 @@ class Evaluator:
       left = len(each) - len(texts)
       batch = self._put(batch)
       if self._mode == 'rank':
-        part = np.asarray(jax.device_get(self._rank(flat, batch, tokens)))
+        part = sharding.gather(self._rank(flat, batch, tokens))
         scores += part[:left].tolist()
         texts += [labels[i] for i in part[:left].argmax(axis=1)]
       else:
         longest = each.lengths['targets']
         if tokens is not None:  # nothing past the longest label can be right
           longest = min(longest, tokens.shape[1])
-        part = self._decoder(longest)(flat, batch)[0]
-        part = np.asarray(jax.device_get(part))[:left, -1]
+        decoded, _ = self._decoder(longest)(flat, batch)
+        part = sharding.gather(decoded)[:left, -1]
         texts += [vocabulary.decode(_upto_eos(row)) for row in part]
     return texts, scores or None
+
+  def _put(self, batch):
+    mine = batches.rows(batch, jax.process_index(), jax.process_count())
+    return sharding.put_batch(self._mesh, mine)
 
   def _decoder(self, length: int) -> Program:
     if length not in self._decode:

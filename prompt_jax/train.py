@@ -11,25 +11,19 @@ metrics.jsonl, tensorboard/, eval/<step>/<task>.json and .jsonl.
 
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
-import functools
+import itertools
 import os
 import pathlib
 import time
 from typing import Any
 
-from absl import logging
 import jax
 
-from prompt_jax import batches as rows
-from prompt_jax import data, export, files, ginfiles, params
+from prompt_jax import batches, data, export, files, ginfiles, params
 from prompt_jax.errors import UserError
-from prompt_jax.evaluate import Evaluator, flat_metrics
-from prompt_jax.t5 import pretrained
-from prompt_jax.tasks import features
+from prompt_jax.session import Session
 from prompt_jax.training import adafactor, optim, sharding
-from prompt_jax.training import state as states
-from prompt_jax.training.checkpoint import Checkpoints
-from prompt_jax.training.loop import Best, Interruption, Loop, Plan
+from prompt_jax.training.loop import Interruption, Loop, Plan
 from prompt_jax.training.metrics import Log
 from prompt_jax.training.progress import Progress
 from prompt_jax.training.step import Program, train_step
@@ -97,10 +91,10 @@ class Run:
     """Raises UserError for what can be known before the base is read."""
     sharding.check_batch(self.mesh, self.dataset.batch_size, self.microbatches)
     for source in export.sources(self.model).values():
-      rows, tasks = source.num_tasks, self.dataset.tasks
-      if not source.instance_wise and rows not in (1, len(tasks)):
+      count, tasks = source.num_tasks, self.dataset.tasks
+      if not source.instance_wise and count not in (1, len(tasks)):
         raise UserError(
-          f'{type(source).__name__} has num_tasks={rows} but the data has '
+          f'{type(source).__name__} has num_tasks={count} but the data has '
           f'{len(tasks)} tasks ({", ".join(tasks[:5])}...); expected one '
           f'prompt a task. Use --gin.NUM_TASKS={len(tasks)}.'
         )
@@ -137,158 +131,11 @@ def prompt_adafactor():
   )
 
 
-def _starting(run: Run):
-  """Parameters at step 0: (trainable, frozen, rates, axes' shardings, digest)."""
-  shapes, axes = states.abstract(run.model)
-  trains, _, rates = params.split(shapes, run.table)
-  places = sharding.shardings(run.mesh, axes, shapes)
-  loaded, digest = {}, 'none'
-  if run.base is not None:
-    loaded, digest = states.load_base(run.model, run.base, trains, places)
-  fresh = [path for path in shapes if path not in loaded]
-  rng = jax.random.key(run.seed)
-  flat = params.merge(loaded, states.initial(run.model, rng, fresh, places))
-  dtype = run.model.config.activation_dtype
-  frozen = {
-    path: flat[path].astype(dtype) for path in flat if path not in rates
-  }
-  trainable = {path: flat[path] for path in rates}
-  logging.info('%s', states.summary(shapes, rates))
-  print(states.summary(shapes, rates), flush=True)
-  return trainable, frozen, rates, digest
+def _program(session: Session, state) -> Program:
+  """The compiled training step `(state, frozen, batch)`.
 
-
-def _initial_state(run: Run, trainable) -> states.State:
-  """The state before the first step, on the mesh."""
-  whole = sharding.replicated(run.mesh)
-  put = lambda tree: jax.tree.map(lambda x: jax.device_put(x, whole), tree)
-  opt_state = run.optimizer.init(trainable)
-  return states.State(
-    step=put(jax.numpy.zeros((), jax.numpy.int32)),
-    trainable=trainable,
-    opt_state=put(opt_state),
-    rng=put(jax.random.key_data(jax.random.key(run.seed))),
-  )
-
-
-def _check_same_run(identity: Mapping, found: Mapping, folder) -> None:
-  """Raises UserError if a checkpoint belongs to another run."""
-  old = found['identity']
-  other = [key for key in identity if old.get(key) != identity[key]]
-  if other:
-    lines = '\n  '.join(
-      f'{key}: there {old.get(key)}, here {identity[key]}' for key in other
-    )
-    raise UserError(
-      f'{folder} holds a run of another method, base or data:\n  {lines}\n'
-      'Expected the configuration it was started with. Give another '
-      'MODEL_DIR, or delete this one.'
-    )
-
-
-def _compile_cache(folder: pathlib.Path) -> None:
-  """Keeps compiled programs across processes, unless the user chose where."""
-  if not os.environ.get('JAX_COMPILATION_CACHE_DIR'):
-    jax.config.update('jax_compilation_cache_dir', str(folder / 'compiled'))
-  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
-
-
-class Session:
-  """A run in progress: its state, and how it is evaluated and saved."""
-
-  def __init__(self, run: Run, interruption: Interruption):
-    self.run, self._interruption = run, interruption
-    self.trainable, self.frozen, self.rates, self.digest = _starting(run)
-    self.frozen_digest = params.digest(jax.device_get(self.frozen))
-    self.identity = run.identity(self.rates, self.digest)
-    self.checkpoints = Checkpoints(
-      run.folder / 'checkpoints', run.keep, run.plan.best_metric
-    )
-    self.evaluator = None
-    if run.evaluations:
-      self.evaluator = Evaluator(
-        run.model,
-        run.evaluations,
-        run.eval_mode,
-        run.class_labels,
-        put=functools.partial(sharding.put_batch, run.mesh),
-        stop=lambda: interruption.requested,
-      )
-
-  def restore(self) -> tuple[states.State, Best]:
-    """The state to go on from, and the best evaluation so far."""
-    state = _initial_state(self.run, self.trainable)
-    for step in reversed(self.checkpoints.steps()):
-      # Another run's state has another shape, so its manifest comes first.
-      try:
-        manifest = self.checkpoints.manifest(step)
-      except Exception:  # noqa: BLE001  unreadable: `restore` tells
-        continue
-      _check_same_run(self.identity, manifest, self.run.folder)
-      break
-    found = self.checkpoints.restore(state)
-    if found is None:
-      return state, Best()
-    state, manifest = found
-    return state, Best(**manifest['best'])
-
-  def evaluate(self, state: states.State) -> dict[str, float]:
-    """Metrics of the model as it stands; writes eval/<step>/."""
-    if self.evaluator is None:
-      return {}
-    flat = params.merge(state.trainable, self.frozen)
-    results = self.evaluator(flat)
-    if results is None:
-      return {}
-    folder = self.run.folder / 'eval' / str(int(state.step))
-    for result in results:
-      where = {'split': result.split, 'examples': len(result.predictions)}
-      files.write_json_lines(folder / f'{result.task}.jsonl', result.predictions)
-      files.write_json(folder / f'{result.task}.json', {**result.metrics, **where})
-    return flat_metrics(results)
-
-  def save(self, state, metrics, best: Best) -> None:
-    """Checkpoint first, then the prompts of the same step."""
-    run = self.run
-    manifest = {
-      'identity': self.identity,
-      'best': dataclasses.asdict(best),
-      'base': str(run.base),
-      'data_position': int(state.step),
-      'config': ginfiles.operative(),
-      'versions': export.versions(),
-    }
-    self.checkpoints.save(state, manifest, metrics)
-    if not export.exportable(run.model) or jax.process_index() != 0:
-      return
-    sidecar = {
-      'method': self.identity['sources'],
-      'base': os.path.basename(str(run.base).rstrip('/')),
-      'base_digest': self.digest,
-      'vocabulary_digest': features.vocabulary_digest(run.vocabulary),
-      'step': int(state.step),
-      'metrics': dict(metrics or {}),
-      'seed': run.seed,
-      'versions': export.versions(),
-    }
-    folder = run.folder / 'prompts' / str(int(state.step))
-    flat = params.merge(state.trainable, self.frozen)
-    export.write_prompts(
-      str(folder), run.model, flat, run.dataset.tasks, sidecar
-    )
-
-  def check_frozen(self) -> None:
-    """Raises RuntimeError if the frozen base is not what it was."""
-    now = params.digest(jax.device_get(self.frozen))
-    if now != self.frozen_digest:
-      raise RuntimeError(
-        f'the frozen base changed: digest {self.frozen_digest} at the start, '
-        f'{now} now; what was trained belongs to no base'
-      )
-
-
-def _program(session: Session) -> Program:
-  """The compiled training step `(state, frozen, batch)`."""
+  The state keeps its sharding, and its memory: it is donated.
+  """
   run = session.run
   step = train_step(
     run.model,
@@ -300,18 +147,31 @@ def _program(session: Session) -> Program:
     loss_normalizing_factor=run.loss_normalizing_factor,
     microbatches=run.microbatches,
   )
-  return Program('the training step', step, donate_argnums=(0,))
+  stays = jax.tree.map(lambda x: x.sharding, state)
+  return Program(
+    'the training step',
+    step,
+    donate_argnums=(0,),
+    out_shardings=(stays, sharding.replicated(run.mesh)),
+  )
+
+
+def compile_cache(folder: pathlib.Path) -> None:
+  """Keeps compiled programs across processes, unless the user chose where."""
+  if not os.environ.get('JAX_COMPILATION_CACHE_DIR'):
+    jax.config.update('jax_compilation_cache_dir', str(folder / 'compiled'))
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
 
 
 def train(run: Run) -> dict[str, Any]:
   """Carries out a run, from its newest checkpoint if it has one.
 
-  Returns: {step, reason, best_step, best, steps_per_second, train_seconds,
-    compile_seconds, trainable, total, cost} of this life of the run.
+  Returns: {step, reason, best_step, best, train_seconds, steps_per_second,
+    compile_seconds, trainable, total, cost, base_digest} of this life of it.
   Raises: UserError for bad input, before anything is compiled.
   """
   run.check()
-  _compile_cache(run.folder)
+  compile_cache(run.folder)
   with Interruption() as interruption:
     session = Session(run, interruption)
     state, best = session.restore()
@@ -323,12 +183,12 @@ def train(run: Run) -> dict[str, Any]:
       )
       return {'step': start, 'reason': 'done', 'best_step': best.step}
     files.write_text(run.folder / 'config.gin', ginfiles.operative())
-    program = _program(session)
-    put = functools.partial(sharding.put_batch, run.mesh)
-    program.compiled(state, session.frozen, put(_rows(run, start)))
+    coming = _batches(run, start)
+    first = next(coming)
+    program = _program(session, state)
+    program.compiled(state, session.frozen, first)
     _say_start(run, program, start)
-    log = Log(run.folder, start)
-    progress = Progress(plan.train_steps, start)
+    log, progress = Log(run.folder, start), Progress(plan.train_steps, start)
     loop = Loop(
       plan,
       lambda state, batch: program(state, session.frozen, batch),
@@ -339,42 +199,64 @@ def train(run: Run) -> dict[str, Any]:
       interruption,
     )
     began = time.monotonic()
-    batches = rows.prefetch(
-      put(_rows(run, step)) for step in range(start, plan.train_steps)
-    )
     try:
-      state, best, reason = loop.run(state, batches, best)
+      state, best, reason = loop.run(
+        state, itertools.chain([first], coming), best
+      )
     finally:
-      batches.close()
+      coming.close()
       progress.close()
       log.close()
     session.check_frozen()
     session.checkpoints.close()
-  return _summary(run, session, state, best, reason, start, program, began)
+  _say_end(run, int(state.step), best, reason)
+  seconds = time.monotonic() - began
+  return {
+    'step': int(state.step),
+    'reason': reason,
+    'best_step': best.step,
+    'best': best.value,
+    'train_seconds': seconds,
+    'steps_per_second': (int(state.step) - start) / seconds,
+    'compile_seconds': program.seconds,
+    'trainable': params.count(state.trainable),
+    'total': params.count(state.trainable) + params.count(session.frozen),
+    'cost': program.cost(),
+    'base_digest': session.digest,
+  }
 
 
-def _rows(run: Run, step: int):
-  """This process's rows of the batch of a step."""
-  batch = run.dataset.batch(step)
-  return rows.rows(batch, jax.process_index(), jax.process_count())
+def _batches(run: Run, start: int):
+  """Batches on the devices from a step on, made ahead in a thread."""
+  host = itertools.islice(
+    run.dataset.batches(start), run.plan.train_steps - start
+  )
+  mine = (jax.process_index(), jax.process_count())
+  return batches.prefetch(
+    sharding.put_batch(run.mesh, batches.rows(batch, *mine)) for batch in host
+  )
 
 
 def _say_start(run: Run, program: Program, start: int) -> None:
+  """How long the run is, and what one step costs."""
+  steps, size = run.plan.train_steps, run.dataset.batch_size
+  said = f'{steps:,} steps of {size} examples'
+  if run.dataset.num_examples is not None:
+    epochs = steps / run.dataset.steps_per_epoch
+    said += f' = {epochs:.1f} epochs of {run.dataset.num_examples:,} examples'
+  if start:
+    said += f', going on at step {start:,}'
   cost = program.cost()
-  epochs = run.plan.train_steps / run.dataset.steps_per_epoch
   print(
-    f'{run.plan.train_steps:,} steps of {run.dataset.batch_size} examples = '
-    f'{epochs:.1f} epochs of {run.dataset.num_examples:,} examples'
-    + (f', going on at step {start}' if start else '')
-    + f'\none step: {cost["flops"] / 1e9:.2f} GFLOP, '
+    f'{said}\none step: {cost["flops"] / 1e9:.2f} GFLOP, '
     f'{cost["peak_bytes"] / 2**20:.0f} MiB, compiled in '
     f'{program.seconds:.1f} s',
     flush=True,
   )
 
 
-def _summary(run, session, state, best, reason, start, program, began):
-  seconds, step = time.monotonic() - began, int(state.step)
+def _say_end(run: Run, step: int, best, reason: str) -> None:
+  """Why the run stopped, where it was not simply done."""
   if reason == 'SIGTERM':
     print(f'SIGTERM: saved step {step}; run the same command to go on')
   elif reason == 'patience':
@@ -382,19 +264,6 @@ def _summary(run, session, state, best, reason, start, program, began):
       f'stopped at step {step}: {run.plan.best_metric} has not risen above '
       f'{best.value:.2f} (step {best.step}) for {run.plan.patience} evaluations'
     )
-  return {
-    'step': step,
-    'reason': reason,
-    'best_step': best.step,
-    'best': best.value,
-    'train_seconds': seconds,
-    'steps_per_second': (step - start) / seconds,
-    'compile_seconds': program.seconds,
-    'trainable': params.count(state.trainable),
-    'total': params.count(state.trainable) + params.count(session.frozen),
-    'cost': program.cost(),
-    'base_digest': session.digest,
-  }
 
 
 if __name__ == '__main__':

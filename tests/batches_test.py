@@ -28,6 +28,12 @@ def test_mixing_jumps_as_it_walks():
     assert places[i] == np.sum(everything[: start + i] == ids[i])
 
 
+def test_mixing_draws_each_block_anew():
+  ids, _ = batches.Mixing(5, [0.2, 0.5, 0.3]).locate(0, 3 * batches.BLOCK)
+  blocks = {block.tobytes() for block in np.split(ids, 3)}
+  assert len(blocks) == 3
+
+
 def test_raw_draws_are_pinned():
   # a change here changes the order of every run; Philox4x64-10 promises none
   one = batches.draws(17, batches.ORDER, 3, 2, 5)

@@ -9,6 +9,7 @@ a time, so that memory never holds two copies of the base.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+import dataclasses
 import json
 import os
 import pathlib
@@ -405,3 +406,10 @@ def model_file(sizes: Mapping[str, int]) -> str | None:
     is_mt5 = sizes.get('NUM_EMBEDDINGS') == _MT5_ROWS
     return f'{"mt5" if is_mt5 else "t5_1_1"}_{_T5_1_1[pair]}'
   return _MODELS.get(pair)
+
+
+def shapes_of(config: T5Config) -> dict[str, Any]:
+  """What config.json says of a model: all of T5Config but run-time choices."""
+  chosen = ('activation_dtype', 'remat', 'dropout_rate')
+  fields = dataclasses.asdict(config)
+  return {k: v for k, v in fields.items() if k not in chosen}

@@ -112,13 +112,17 @@ class Checkpoints:
       step, args=ocp.args.Composite(manifest=ocp.args.JsonRestore())
     )['manifest']
 
-  def restore(self, like: State) -> tuple[State, dict[str, Any]] | None:
+  def restore(
+    self, like: State, step: int | None = None
+  ) -> tuple[State, dict[str, Any]] | None:
     """The newest whole checkpoint.
 
     Args:
       like: a state of the same structure whose leaves have shape, dtype and
         sharding (arrays or ShapeDtypeStructs): the sharding asked for, which
         need not be the one it was saved with.
+      step: restore this one; None is the newest, or the one before it where
+        that is damaged.
     Returns: (state, manifest), or None where there is no checkpoint.
     Raises: UserError if there are checkpoints and none can be read.
     """
@@ -130,7 +134,8 @@ class Checkpoints:
       }
     )
     failures = []
-    for step in reversed(self.steps()):
+    steps = reversed(self.steps()) if step is None else [step]
+    for step in steps:
       try:
         found = self._manager.restore(
           step,

@@ -71,6 +71,7 @@ class Best:
   value: float | None = None
   step: int | None = None
   waited: int = 0
+  evaluated: int = 0  # the step of the newest evaluation
 
   def update(self, step: int, value: float) -> bool:
     """Takes a new value; True if it is better. Ties keep the earlier."""
@@ -149,6 +150,9 @@ class Loop:
     """
     plan, paths = self.plan, sorted(state.trainable)
     number = int(state.step)
+    if number and plan.evaluates(number) and best.evaluated < number:
+      # SIGTERM cut this one short: patience must see what it would have seen.
+      self._evaluated(state, number, best)
     while number < plan.train_steps:
       if self._interruption.requested:
         self._settle(paths)
@@ -176,6 +180,7 @@ class Loop:
   def _evaluated(self, state, number: int, best: Best):
     found = dict(self._evaluate(state))
     if found:
+      best.evaluated = number
       self._log.write(number, 'eval', found)
       said = '  '.join(f'{k} {v:.2f}' for k, v in found.items())
       self._progress.say(f'eval  step {number}  {said}')

@@ -8,7 +8,6 @@ name to a mesh axis, first free axis wins, as in T5X's standard rules.
 from collections.abc import Mapping, Sequence
 import math
 
-from absl import logging
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 import numpy as np
@@ -88,15 +87,17 @@ def by_rows(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec('data'))
 
 
-def check_batch(mesh: Mesh, batch_size: int, microbatches: int = 1) -> None:
+def check_batch(
+  mesh: Mesh, batch_size: int, microbatches: int = 1, name='BATCH_SIZE'
+) -> None:
   """Raises UserError unless the rows divide by devices and microbatches."""
   parts = mesh.shape['data'] * microbatches
   if batch_size < 1 or batch_size % parts:
     good = max(parts, math.ceil(batch_size / parts) * parts)
     raise UserError(
-      f'BATCH_SIZE is {batch_size}; expected a multiple of {parts} '
+      f'{name} is {batch_size}; expected a multiple of {parts} '
       f'({mesh.shape["data"]} devices on the data axis x {microbatches} '
-      f'microbatches). Use --gin.BATCH_SIZE={good}, or a larger '
+      f'microbatches). Use --gin.{name}={good}, or a larger '
       'MODEL_PARALLEL.'
     )
 
@@ -110,11 +111,10 @@ def put_batch(mesh: Mesh, batch):
   }
 
 
-def log_layout(mesh: Mesh) -> None:
-  logging.info(
-    '%d %s devices as data=%d x model=%d',
-    mesh.size,
-    mesh.devices.flat[0].platform,
-    mesh.shape['data'],
-    mesh.shape['model'],
-  )
+def gather(array: jax.Array) -> np.ndarray:
+  """A whole array on every host."""
+  if array.is_fully_addressable:
+    return np.asarray(jax.device_get(array))
+  from jax.experimental import multihost_utils
+
+  return np.asarray(multihost_utils.process_allgather(array, tiled=True))

@@ -107,6 +107,19 @@ def load_base(
   return placed, total.hex()
 
 
+def digest(flat: Mapping[str, jax.Array]) -> str:
+  """Digest of arrays on devices, one at a time; of this host's part only."""
+  total = params.Digest()
+  for path in sorted(flat):
+    leaf = flat[path]
+    if leaf.is_fully_addressable:
+      total.update(path, jax.device_get(leaf))
+    else:
+      for i, shard in enumerate(leaf.addressable_shards):
+        total.update(f'{path}[{i}]', jax.device_get(shard.data))
+  return total.hex()
+
+
 def summary(shapes: Mapping[str, Any], rates: Mapping[str, float]) -> str:
   """The start-up lines: what trains, at which rate, and what is frozen."""
   moving = {path: shapes[path] for path in rates}

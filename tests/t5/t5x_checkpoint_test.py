@@ -165,6 +165,8 @@ def test_torn_native_checkpoints_name_the_file(tmp_path):
   fails(load, str(array), 'copy it again')
   (array / '1.0').unlink()
   fails(load, '1 chunk file', f'{array.name}/1.0', 'Copy it again')
+  # known before any weight is read
+  fails(lambda: pretrained.inspect(path), f'{array.name}/1.0')
   (array / '.zarray').unlink()
   fails(load, f'{array}/.zarray', 'no such file')
   index = (folder / 'checkpoint').read_bytes()

@@ -1,0 +1,183 @@
+"""A run in progress: what it starts from, how it is evaluated and saved.
+
+    base + initialisers -> trainable | frozen -> state, or the newest checkpoint
+"""
+
+from collections.abc import Mapping
+import dataclasses
+import os
+
+import jax
+import jax.numpy as jnp
+
+from prompt_jax import export, files, ginfiles, params
+from prompt_jax.errors import UserError
+from prompt_jax.evaluate import Evaluator, flat_metrics
+from prompt_jax.tasks import features
+from prompt_jax.training import sharding
+from prompt_jax.training import state as states
+from prompt_jax.training.checkpoint import Checkpoints
+from prompt_jax.training.loop import Best, Interruption
+
+
+def starting(run):
+  """Parameters at step 0 of a `train.Run`, on its mesh.
+
+  Returns: (trainable, frozen, {trainable path: rate}, digest of the base).
+  """
+  shapes, axes = states.abstract(run.model)
+  trains, _, rates = params.split(shapes, run.table)
+  places = sharding.shardings(run.mesh, axes, shapes)
+  loaded, digest = {}, 'none'
+  if run.base is not None:
+    loaded, digest = states.load_base(run.model, run.base, trains, places)
+  fresh = [path for path in shapes if path not in loaded]
+  rng = jax.random.key(run.seed)
+  flat = params.merge(loaded, states.initial(run.model, rng, fresh, places))
+  dtype = run.model.config.activation_dtype
+  frozen = {
+    path: leaf.astype(dtype) for path, leaf in flat.items() if path not in rates
+  }
+  trainable = {path: flat[path] for path in rates}
+  if jax.process_index() == 0:
+    print(states.summary(shapes, rates), flush=True)
+  return trainable, frozen, rates, digest
+
+
+def initial_state(run, trainable) -> states.State:
+  """The state before the first step."""
+  whole = sharding.replicated(run.mesh)
+  put = lambda tree: jax.tree.map(lambda x: jax.device_put(x, whole), tree)
+  return states.State(
+    step=put(jnp.zeros((), jnp.int32)),
+    trainable=trainable,
+    opt_state=put(run.optimizer.init(trainable)),
+    rng=put(jax.random.key_data(jax.random.key(run.seed))),
+  )
+
+
+def check_same_run(identity: Mapping, manifest: Mapping, folder) -> None:
+  """Raises UserError if a checkpoint belongs to another run."""
+  old = manifest['identity']
+  other = [key for key in identity if old.get(key) != identity[key]]
+  if other:
+    lines = '\n  '.join(
+      f'{key}: there {old.get(key)}, here {identity[key]}' for key in other
+    )
+    raise UserError(
+      f'{folder} holds a run of another method, base or data:\n  {lines}\n'
+      'Expected the configuration it was started with. Give another '
+      'MODEL_DIR, or delete this one.'
+    )
+
+
+class Session:
+  """A run in progress.
+
+  Attributes:
+    trainable, frozen: {path: array} at step 0.
+    rates: {trainable path: learning rate}.
+    digest: of the base as it is stored.
+  """
+
+  def __init__(self, run, interruption: Interruption):
+    self.run = run
+    self.trainable, self.frozen, self.rates, self.digest = starting(run)
+    self._frozen_digest = states.digest(self.frozen)
+    self.identity = run.identity(self.rates, self.digest)
+    self.checkpoints = Checkpoints(
+      run.folder / 'checkpoints', run.keep, run.plan.best_metric
+    )
+    self.evaluator = None
+    if run.evaluations:
+      self.evaluator = Evaluator(
+        run.model,
+        run.evaluations,
+        run.eval_mode,
+        run.class_labels,
+        mesh=run.mesh,
+        stop=lambda: interruption.requested,
+      )
+
+  def restore(self, step: int | None = None) -> tuple[states.State, Best]:
+    """The state to go on from, and the best evaluation so far.
+
+    Args:
+      step: of the checkpoint; None is the newest whole one.
+    """
+    state = initial_state(self.run, self.trainable)
+    for number in reversed(self.checkpoints.steps()):
+      # Another run's state has another shape, so its manifest comes first.
+      try:
+        manifest = self.checkpoints.manifest(number)
+      except Exception:  # noqa: BLE001  unreadable: `restore` tells
+        continue
+      check_same_run(self.identity, manifest, self.run.folder)
+      break
+    found = self.checkpoints.restore(state, step)
+    if found is None:
+      return state, Best()
+    state, manifest = found
+    return state, Best(**manifest['best'])
+
+  def evaluate(self, state: states.State) -> dict[str, float]:
+    """Metrics of the model as it stands; writes eval/<step>/."""
+    if self.evaluator is None:
+      return {}
+    flat = params.merge(state.trainable, self.frozen)
+    results = self.evaluator(flat)
+    if results is None:
+      return {}
+    if jax.process_index() != 0:
+      return flat_metrics(results)
+    folder = self.run.folder / 'eval' / str(int(state.step))
+    for result in results:
+      where = {'split': result.split, 'examples': len(result.predictions)}
+      name = folder / result.task
+      files.write_json_lines(f'{name}.jsonl', result.predictions)
+      files.write_json(f'{name}.json', {**result.metrics, **where})
+    return flat_metrics(results)
+
+  def save(self, state, metrics, best: Best) -> None:
+    """Checkpoint first, then the prompts of the same step."""
+    run = self.run
+    manifest = {
+      'identity': self.identity,
+      'best': dataclasses.asdict(best),
+      'base': str(run.base),
+      'data_position': int(state.step),
+      'config': ginfiles.operative(),
+      'versions': export.versions(),
+    }
+    self.checkpoints.save(state, manifest, metrics)
+    if not export.exportable(run.model) or jax.process_index() != 0:
+      return
+    sidecar = self.sidecar(int(state.step), metrics)
+    folder = run.folder / 'prompts' / str(int(state.step))
+    flat = params.merge(state.trainable, self.frozen)
+    export.write_prompts(
+      str(folder), run.model, flat, run.dataset.tasks, sidecar
+    )
+
+  def sidecar(self, step: int, metrics) -> dict:
+    """What the files of all prompts of a step have in common."""
+    run = self.run
+    return {
+      'method': self.identity['sources'],
+      'base': os.path.basename(str(run.base).rstrip('/')),
+      'base_digest': self.digest,
+      'vocabulary_digest': features.vocabulary_digest(run.vocabulary),
+      'step': step,
+      'metrics': dict(metrics or {}),
+      'seed': run.seed,
+      'versions': export.versions(),
+    }
+
+  def check_frozen(self) -> None:
+    """Raises RuntimeError if the frozen base is not what it was."""
+    now = states.digest(self.frozen)
+    if now != self._frozen_digest:
+      raise RuntimeError(
+        f'the frozen base changed: digest {self._frozen_digest} at the start, '
+        f'{now} now; what was trained belongs to no base'
+      )
