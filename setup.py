@@ -27,8 +27,8 @@ def packages() -> list[str]:
   return [*found, *(f'prompt_jax.{name}' for name in tasks), 'prompt_jax.gin']
 
 
-# Lower bounds: the oldest that the suite has run on. No upper bounds: a
-# library that sets them cannot be installed beside others for long.
+# No upper bounds: a library that sets them cannot be installed beside others
+# for long.
 REQUIRES = [
   'absl-py>=2.3',
   'flax>=0.12',

@@ -47,9 +47,7 @@ def _parser() -> argparse.ArgumentParser:
   add('--batch', type=int, default=8, help='examples of a step')
   add('--inputs', type=int, default=128, help='input tokens of an example')
   add('--targets', type=int, default=8, help='target tokens of an example')
-  add(
-    '--prompt_length', type=int, help="prompt tokens; default: the method's"
-  )
+  add('--prompt_length', type=int, help="prompt tokens; default: the method's")
   add('--dtype', default='bfloat16', help='of activations and frozen base')
   add('--padding', type=float, default=0.0, help='share of padding')
   add('--repeats', type=int, default=7, help='steps timed')

@@ -1,4 +1,8 @@
-"""prompt_jax: soft prompts for frozen T5-family models, in JAX and Flax."""
+"""prompt_jax: soft prompts for frozen T5-family models, in JAX and Flax.
+
+    model = prompt_jax.load('mini', prompt='movie_sentiment.npy')
+    model.rank(['a moving, funny film'], ['negative', 'positive'])
+"""
 
 import pathlib as _pathlib
 
@@ -9,3 +13,11 @@ __version__ = '0.1.0'
 # `prompt_jax.gin` either way.
 if not (_pathlib.Path(__file__).parent / 'tasks').is_dir():
   __path__.append(str(_pathlib.Path(__file__).parent.parent))
+
+
+def load(base, prompt=None, **settings):
+  """A frozen base with a saved prompt; see `prompt_jax.tuned.load`."""
+  # JAX is imported when it is needed, so that the package itself is quick.
+  from prompt_jax import tuned
+
+  return tuned.load(base, prompt, **settings)

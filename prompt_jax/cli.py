@@ -5,11 +5,15 @@ Exit status: 0 done (also after SIGTERM, with the state saved), 2 bad input
 """
 
 import argparse
+import errno
 import importlib
 import sys
 
 from prompt_jax import ginfiles
 from prompt_jax.errors import UserError
+
+# TensorFlow, which SeqIO brings, logs about GPUs that it does not find.
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
 _HELP = {
   'train': ('Run', 'train', 'train a method on tasks'),
@@ -31,6 +35,19 @@ _ELSEWHERE = {
   '--model_name_or_path': '--gin_file=models/... and '
   '--gin.INITIAL_CHECKPOINT_PATH=...',
 }
+
+# What the user can mend: no room, no right to write, a file for a folder.
+_UNWRITABLE = (
+  errno.ENOSPC,
+  errno.EDQUOT,
+  errno.EFBIG,
+  errno.EROFS,
+  errno.EACCES,
+  errno.EPERM,
+  errno.ENOTDIR,
+  errno.EISDIR,
+  errno.EEXIST,
+)
 
 _EPILOG = """\
 a first prompt, on the model and data that ship with the package:
@@ -194,6 +211,16 @@ def main(argv=None) -> int:
     # gin adds a line about the configurable it was calling
     said = str(error).split('\n  In call to configurable')[0]
     print(f'prompt-jax: {said}', file=sys.stderr)
+    return 2
+  except OSError as error:
+    if '--debug' in argv or error.errno not in _UNWRITABLE:
+      raise
+    print(
+      f'prompt-jax: {error.filename or "A file"} cannot be written or read: '
+      f'{error.strerror}. Expected a folder that this user may write to, with '
+      'room. Free some space or give another one.',
+      file=sys.stderr,
+    )
     return 2
 
 

@@ -64,11 +64,23 @@ def rows_of(file: str) -> list[dict]:
       f'INPUT_FILE {file} does not exist; expected a .jsonl file or a text '
       'file with an input a line.'
     )
-  lines = path.read_text(encoding='utf-8').splitlines()
+  try:
+    text = path.read_bytes().decode('utf-8-sig')
+  except UnicodeDecodeError as error:
+    raise UserError(
+      f'INPUT_FILE {file} is not UTF-8 text (byte {error.start}); expected '
+      f'UTF-8. Convert it: iconv -f CP1252 -t UTF-8 {path.name}'
+    ) from error
+  # only a line feed ends a line: splitlines() would also cut at U+2028
+  lines = [line.removesuffix('\r') for line in text.split('\n')]
+  if not lines[-1]:
+    lines.pop()
   if path.suffix != '.jsonl':
     return [{'inputs': line} for line in lines]
   rows = []
   for number, line in enumerate(lines, 1):
+    if not line.strip():
+      continue
     try:
       row = json.loads(line)
     except ValueError:

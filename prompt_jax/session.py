@@ -16,7 +16,7 @@ from prompt_jax.evaluate import Evaluator, flat_metrics
 from prompt_jax.tasks import features
 from prompt_jax.training import sharding
 from prompt_jax.training import state as states
-from prompt_jax.training.checkpoint import Checkpoints
+from prompt_jax.training.checkpoint import Checkpoints, named
 from prompt_jax.training.loop import Best, Interruption
 
 
@@ -56,13 +56,30 @@ def initial_state(run, trainable) -> states.State:
   )
 
 
+def _unlike(old, new, limit: int = 3):
+  """Both values; of two mappings only some entries that differ."""
+  if not (isinstance(old, Mapping) and isinstance(new, Mapping)):
+    return old, new
+  keys = [k for k in {**old, **new} if old.get(k) != new.get(k)][:limit]
+  return tuple({k: x[k] for k in keys if k in x} for x in (old, new))
+
+
+def _shapes(run, trainable) -> dict[str, list[int]]:
+  """{name: shape} of all that a checkpoint of the run holds."""
+  opt_state = jax.eval_shape(run.optimizer.init, trainable)
+  leaves, _ = named({'trainable': trainable, 'opt_state': opt_state})
+  return {name: list(leaf.shape) for name, leaf in leaves.items()}
+
+
 def check_same_run(identity: Mapping, manifest: Mapping, folder) -> None:
   """Raises UserError if a checkpoint belongs to another run."""
   old = manifest['identity']
   other = [key for key in identity if old.get(key) != identity[key]]
   if other:
     lines = '\n  '.join(
-      f'{key}: there {old.get(key)}, here {identity[key]}' for key in other
+      f'{key}: there {there}, here {here}'
+      for key in other
+      for there, here in [_unlike(old.get(key), identity[key])]
     )
     raise UserError(
       f'{folder} holds a run of another method, base or data:\n  {lines}\n'
@@ -84,10 +101,11 @@ class Session:
     self.run = run
     self.trainable, self.frozen, self.rates, self.digest = starting(run)
     self._frozen_digest = states.digest(self.frozen)
-    self.identity = run.identity(self.rates, self.digest)
-    self.checkpoints = Checkpoints(
-      run.folder / 'checkpoints', run.keep, run.plan.best_metric
-    )
+    self.identity = {
+      **run.identity(self.rates, self.digest),
+      'state': _shapes(run, self.trainable),
+    }
+    self.checkpoints = Checkpoints(run.folder / 'checkpoints', run.keep)
     self.evaluator = None
     if run.evaluations:
       self.evaluator = Evaluator(
@@ -139,25 +157,29 @@ class Session:
     return flat_metrics(results)
 
   def save(self, state, metrics, best: Best) -> None:
-    """Checkpoint first, then the prompts of the same step."""
+    """Prompts first, then the checkpoint of the same step.
+
+    Whoever finds the checkpoint finds its prompts: a run that died between
+    the two makes the step, and so the same prompts, again.
+    """
     run = self.run
+    if export.exportable(run.model) and jax.process_index() == 0:
+      sidecar = self.sidecar(int(state.step), metrics)
+      folder = run.folder / 'prompts' / str(int(state.step))
+      flat = params.merge(state.trainable, self.frozen)
+      export.write_prompts(
+        str(folder), run.model, flat, run.dataset.tasks, sidecar
+      )
     manifest = {
       'identity': self.identity,
       'best': dataclasses.asdict(best),
+      'metrics': dict(metrics or {}),
       'base': str(run.base),
       'data_position': int(state.step),
       'config': ginfiles.operative(),
       'versions': export.versions(),
     }
-    self.checkpoints.save(state, manifest, metrics)
-    if not export.exportable(run.model) or jax.process_index() != 0:
-      return
-    sidecar = self.sidecar(int(state.step), metrics)
-    folder = run.folder / 'prompts' / str(int(state.step))
-    flat = params.merge(state.trainable, self.frozen)
-    export.write_prompts(
-      str(folder), run.model, flat, run.dataset.tasks, sidecar
-    )
+    self.checkpoints.save(state, manifest)
 
   def sidecar(self, step: int, metrics) -> dict:
     """What the files of all prompts of a step have in common."""

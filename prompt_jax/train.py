@@ -56,6 +56,8 @@ class Run:
     microbatches: parts a batch is cut into, to save memory.
     model_parallel: devices that share one copy of the base.
     keep: newest checkpoints kept besides the best.
+    position_budget: most positions of an encoder pass, prompt and input
+      together; None is no limit (T5's positions are relative).
     allow_many_steps: accept a number of steps that looks like T5X's.
   """
 
@@ -78,6 +80,7 @@ class Run:
   microbatches: int = 1
   model_parallel: int = 1
   keep: int = 1
+  position_budget: int | None = None
   allow_many_steps: bool = False
 
   def __post_init__(self):
@@ -98,6 +101,7 @@ class Run:
           f'{len(tasks)} tasks ({", ".join(tasks[:5])}...); expected one '
           f'prompt a task. Use --gin.NUM_TASKS={len(tasks)}.'
         )
+    self._check_budget()
     steps = self.plan.train_steps
     if steps > _T5X_STEPS and not self.allow_many_steps:
       raise UserError(
@@ -106,6 +110,20 @@ class Run:
         f'too large. Use the difference (for a base of 1,100,000 steps: '
         f'--gin.TRAIN_STEPS={max(steps - 1_100_000, 1)}), or '
         '--gin.Run.allow_many_steps=True if you mean it.'
+      )
+
+  def _check_budget(self) -> None:
+    lengths, budget = self.dataset.task_feature_lengths, self.position_budget
+    source = export.sources(self.model).get('encoder')
+    if budget is None or source is None:
+      return
+    positions = source.length + lengths['inputs']
+    if positions > budget:
+      raise UserError(
+        f'A prompt of {source.length} rows and {lengths["inputs"]} input '
+        f'tokens are {positions} positions; expected at most '
+        f'POSITION_BUDGET={budget}. Use --gin.PROMPT_LENGTH='
+        f'{max(budget - lengths["inputs"], 0)}, or shorter inputs.'
       )
 
   def identity(self, rates: Mapping[str, float], digest: str) -> dict:

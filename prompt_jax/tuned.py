@@ -159,7 +159,7 @@ def load(
   model, flat, _ = assemble(
     config, folder, prompt, vocabulary, allow_other_base
   )
-  encode, decode = codec(vocabulary)
+  encode, decode = features.codec(vocabulary)
   lengths = dict(lengths or {'inputs': 128, 'targets': 32})
   return TunedModel(model, flat, encode, decode, lengths, batch_size)
 
@@ -194,17 +194,3 @@ def assemble(
   if array is not None:
     flat['encoder/prompt/prompt'] = jnp.asarray(array)
   return model, flat, digest
-
-
-def codec(vocabulary: str):
-  """(text -> ids without EOS, ids -> text) of a vocabulary."""
-  if vocabulary == 'bytes':  # ByT5: ids 0, 1, 2 are special
-    encode = lambda text: [byte + 3 for byte in text.encode()]
-    text_of = lambda ids: bytes(i - 3 for i in ids if 3 <= i < 259)
-    return encode, lambda ids: text_of(ids).decode(errors='ignore')
-  import sentencepiece
-
-  file = str(features.vocabulary_file(vocabulary))
-  pieces = sentencepiece.SentencePieceProcessor(model_file=file)
-  size = pieces.get_piece_size()  # sentinels lie above it
-  return pieces.encode, lambda ids: pieces.decode([i for i in ids if i < size])

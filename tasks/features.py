@@ -6,6 +6,7 @@ SeqIO is imported inside the functions that need it: `vocabulary_digest` is
 for exported files, which are written and read without TensorFlow.
 """
 
+from collections.abc import Callable
 import functools
 import hashlib
 import os
@@ -57,11 +58,73 @@ def vocabulary_file(path: str = 'shipped') -> pathlib.Path:
   return models[0]
 
 
+def vocabulary_bytes(path: str = 'shipped') -> bytes:
+  """The bytes of a SentencePiece model, local or gs://.
+
+  Raises: UserError if it cannot be read.
+  """
+  if not path.startswith('gs://'):
+    return vocabulary_file(path).read_bytes()
+  import tensorstore
+
+  bucket, _, name = path.removeprefix('gs://').partition('/')
+  where = {'driver': 'gcs', 'bucket': bucket, 'path': ''}
+  try:
+    found = tensorstore.KvStore.open(where).result().read(name).result()
+  except ValueError as error:
+    raise UserError(
+      f'The vocabulary {path} cannot be read: {error}. Expected access to '
+      'the bucket; copy the file and set VOCABULARY to the copy.'
+    ) from error
+  if found.state != 'value':
+    raise UserError(
+      f'The vocabulary {path} does not exist; expected a .model file there. '
+      'Set VOCABULARY to a SentencePiece model.'
+    )
+  return found.value
+
+
+def codec(path: str = 'shipped') -> tuple[Callable, Callable]:
+  """Text <-> ids without TensorFlow.
+
+  Args:
+    path: as for `vocabulary`.
+  Returns: (text -> list of ids without EOS, ids -> text; sentinels are left
+    out).
+  Raises: UserError if the file is missing or no SentencePiece model.
+  """
+  if path == 'bytes':  # ids 0, 1, 2 are padding, EOS, unknown
+    text_of = lambda ids: bytes(i - 3 for i in ids if 3 <= i < 259)
+    return (
+      lambda text: [byte + 3 for byte in text.encode()],
+      lambda ids: text_of(ids).decode(errors='ignore'),
+    )
+  import sentencepiece
+
+  pieces = sentencepiece.SentencePieceProcessor()
+  try:
+    pieces.LoadFromSerializedProto(vocabulary_bytes(path))
+  except (OSError, RuntimeError) as error:
+    raise UserError(
+      f'{path} is not a SentencePiece model that can be read: {error}. '
+      'Expected the .model file of the vocabulary the base was trained with.'
+    ) from error
+  size = pieces.get_piece_size()  # sentinels lie above it
+  encode = lambda text: pieces.encode(text, add_bos=False, add_eos=False)
+  return encode, lambda ids: pieces.decode([i for i in ids if i < size])
+
+
+def encoder(path: str = 'shipped') -> Callable[[str], list[int]]:
+  """The first half of `codec`: what initializers turn labels to ids with."""
+  return codec(path)[0]
+
+
 def vocabulary(path: str = 'shipped'):
   """The SeqIO vocabulary of a name or a SentencePiece model.
 
   Args:
-    path: 'shipped', 'bytes' (ByT5: UTF-8 byte + 3) or a local .model file.
+    path: 'shipped', 'bytes' (ByT5: UTF-8 byte + 3), a local .model file or a
+      gs:// address.
   Returns: seqio.SentencePieceVocabulary with 100 extra ids, or
     seqio.ByteVocabulary; one object per file.
   Raises: UserError if the file is missing, is not a SentencePiece model, or
@@ -70,6 +133,8 @@ def vocabulary(path: str = 'shipped'):
   """
   if path == 'bytes':
     return _byte_vocabulary()
+  if path.startswith('gs://'):
+    return _sentencepiece(path)
   return _sentencepiece(str(vocabulary_file(path).resolve()))
 
 
@@ -111,7 +176,7 @@ def vocabulary_digest(path: str = 'shipped') -> str:
   Returns: 16 hexadecimal digits.
   Raises: UserError if the file is missing.
   """
-  data = b'bytes' if path == 'bytes' else vocabulary_file(path).read_bytes()
+  data = b'bytes' if path == 'bytes' else vocabulary_bytes(path)
   return hashlib.sha256(data).hexdigest()[:16]
 
 

@@ -273,25 +273,6 @@ def checkpoint_embedding(
   return read
 
 
-def sentencepiece(path: str | os.PathLike) -> Encode:
-  """`encode` of a SentencePiece model: str -> ids, no BOS, no EOS.
-
-  Raises: UserError if the file is missing or no SentencePiece model.
-  """
-  import sentencepiece as library
-
-  try:
-    processor = library.SentencePieceProcessor(model_file=os.fspath(path))
-  except (OSError, RuntimeError) as error:
-    raise UserError(
-      f'{path} is not a SentencePiece model that can be read: {error}. '
-      'Expected the .model file of the vocabulary the base was trained with.'
-    ) from error
-  return lambda text: processor.encode(
-    text, out_type=int, add_bos=False, add_eos=False
-  )
-
-
 def _table(embeddings, width):
   """The table [V,H] of `embeddings`, of the width asked for."""
   table = embeddings() if callable(embeddings) else embeddings

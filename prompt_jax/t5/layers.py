@@ -205,7 +205,7 @@ class Attention(nn.Module):
     context: Array,
     allowed: Array,
     bias: Array | None = None,
-    cache: tuple[Array, int] | None = None,
+    position: Array | None = None,
     deterministic: bool = True,
   ) -> Array:
     """Attends from x to context.
@@ -216,21 +216,23 @@ class Attention(nn.Module):
         step of cross attention.
       allowed: bool, broadcastable to [B,N,T,J].
       bias: float32[1,N,T,J] or None.
-      cache: None, or (position of the first query, length of the cache) while
-        decoding step by step. Cross attention (context is not x) keeps the
-        keys and values of its first call.
+      position: None, or that of the first query while decoding step by step;
+        the cache then has J positions. Cross attention (context is not x)
+        keeps the keys and values of its first call.
       deterministic: no dropout.
     Returns: float32[B,T,H].
     """
     c = self.config
     init = lambda *args: _attention_init(*args) / math.sqrt(c.d_kv)
     query = self._heads('query', x, init)
-    if cache is not None and context is not x:
+    if position is not None and context is not x:
       key, value = self._recall(context)
     else:
       key, value = self._heads('key', context), self._heads('value', context)
-      if cache is not None:
-        key, value = self._remember(key, value, *cache)
+      if position is not None:
+        # J is read off a shape: under remat an int would be traced.
+        length = allowed.shape[-1]
+        key, value = self._remember(key, value, position, length)
     scores = product(query, key.swapaxes(-1, -2), c.activation_dtype)
     scores = scores + jnp.where(allowed, 0.0, _MASKED)
     if bias is not None:

@@ -186,6 +186,7 @@ def save(
   try:
     arrays = {key: np.asarray(leaf, order='C') for key, leaf in params.items()}
     save_file(arrays, part / 'model.safetensors')
+    (part / 'model.safetensors').chmod(0o644)  # the library writes 0600
     text = json.dumps({**config, 'format': _FORMAT}, indent=2, sort_keys=True)
     (part / 'config.json').write_text(text + '\n')
     part.rename(folder)

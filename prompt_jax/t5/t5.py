@@ -72,7 +72,7 @@ class DecoderLayer(nn.Module):
 
   @nn.compact
   def __call__(
-    self, h, allowed, bias, encoded, cross, cache, deterministic=True
+    self, h, allowed, bias, encoded, cross, position, deterministic=True
   ):
     """float32[B,U,H] -> float32[B,U,H]."""
     c = self.config
@@ -80,12 +80,12 @@ class DecoderLayer(nn.Module):
     norm = lambda name: RMSNorm(c.layer_norm_epsilon, name=name)
     x = norm('pre_self_attention_layer_norm')(h)
     y = Attention(c, self.inserts, name='self_attention')(
-      x, x, allowed, bias, cache, deterministic
+      x, x, allowed, bias, position, deterministic
     )
     h = h + drop(y, deterministic)
     x = norm('pre_cross_attention_layer_norm')(h)
     y = Attention(c, self.inserts, name='encoder_decoder_attention')(
-      x, encoded, cross, None, cache, deterministic
+      x, encoded, cross, None, position, deterministic
     )
     h = h + drop(y, deterministic)
     x = norm('pre_mlp_layer_norm')(h)
@@ -183,11 +183,11 @@ class Decoder(nn.Module):
       length: None, or the length of the cache while decoding step by step.
     """
     steps = h.shape[1]
-    cache, start, keys = None, 0, steps
+    position, start, keys = None, 0, steps
     context, seen = encoded or (None, None)
     if length is not None:
-      start, seen = self.cursor(steps, seen)
-      keys, cache = length, (start, length)
+      position, seen = self.cursor(steps, seen)
+      start, keys = position, length
     cross = seen[:, None, None, :]
     queries = start + jnp.arange(steps)
     allowed = (jnp.arange(keys)[None, :] <= queries[:, None])[None, None]
@@ -196,7 +196,7 @@ class Decoder(nn.Module):
     bias = self.relpos_bias(queries, jnp.arange(keys))
     h = self.dropout(h, deterministic)
     for layer in self.layers:
-      h = layer(h, allowed, bias, context, cross, cache, deterministic)
+      h = layer(h, allowed, bias, context, cross, position, deterministic)
     return self.dropout(self.decoder_norm(h), deterministic)
 
   def logits(self, h):

@@ -7,10 +7,12 @@
 Values are restored in this order: the run's own newest whole checkpoint, then
 an initial prompt file (an initializer that reads one), then the initializer.
 A checkpoint is written under a temporary name and renamed when complete; one
-that cannot be read is passed over for the one before it, with a warning.
+that cannot be read is passed over for the one before it, with a warning, and
+makes room for the next that is saved.
 """
 
 from collections.abc import Mapping
+import dataclasses
 import os
 import pathlib
 from typing import Any
@@ -25,11 +27,27 @@ from prompt_jax.errors import UserError
 from prompt_jax.training.state import State
 
 
-def _named(state: State) -> tuple[dict[str, Any], Any]:
+def named(state: Any) -> tuple[dict[str, Any], Any]:
   """A state as {slash name: leaf} in tree order, and its tree."""
   leaves, tree = jax.tree_util.tree_flatten_with_path(state)
   names = [jax.tree_util.keystr(k, simple=True, separator='/') for k, _ in leaves]
   return dict(zip(names, [leaf for _, leaf in leaves], strict=True)), tree
+
+
+@dataclasses.dataclass
+class _Best:
+  """Preserves one step: the best, as the newest manifest names it.
+
+  Orbax's own policy would rank by the metrics stored with each checkpoint; it
+  keeps the later of two equals, and one that SIGTERM saved before it was
+  evaluated has none.
+  """
+
+  step: int | None = None
+
+  def should_preserve(self, checkpoints, *, context):
+    del context
+    return [each.step == self.step for each in checkpoints]
 
 
 class Checkpoints:
@@ -37,26 +55,15 @@ class Checkpoints:
 
   Args:
     folder: where they live; made when first written.
-    keep: how many of the newest stay.
-    best_metric: None, or the metric (higher is better) whose best checkpoint
-      stays as well.
+    keep: how many of the newest stay, besides the best.
   """
 
-  def __init__(
-    self, folder: str, keep: int = 1, best_metric: str | None = None
-  ):
+  def __init__(self, folder: str, keep: int = 1):
     if keep < 1:
       raise UserError(f'KEEP is {keep}; expected 1 or more checkpoints.')
-    policies = [preservation_policy.LatestN(keep)]
-    if best_metric is not None:
-      worst = float('-inf')
-      policies.append(
-        preservation_policy.BestN(
-          get_metric_fn=lambda found: (found or {}).get(best_metric, worst),
-          n=1,
-          keep_checkpoints_without_metrics=False,
-        )
-      )
+    self._best = _Best()
+    self._damaged: set[int] = set()
+    policies = [preservation_policy.LatestN(keep), self._best]
     self.folder = pathlib.Path(os.path.abspath(folder))
     self._manager = ocp.CheckpointManager(
       self.folder,
@@ -73,29 +80,31 @@ class Checkpoints:
     """Steps of the committed checkpoints, ascending."""
     return sorted(self._manager.all_steps())
 
-  def save(
-    self,
-    state: State,
-    manifest: Mapping[str, Any],
-    metrics: Mapping[str, float] | None = None,
-  ) -> None:
+  def save(self, state: State, manifest: Mapping[str, Any]) -> None:
     """Writes one checkpoint; complete when this returns.
 
+    Args:
+      state: what to save; nothing is written if its step is there already.
+      manifest: JSON values; the checkpoint of step manifest['best']['step']
+        outlives those that are merely old.
     Raises: UserError if it cannot be written (a full disk); the checkpoints
       before it are whole.
     """
-    named, _ = _named(state)
+    leaves, _ = named(state)
     step = int(state.step)
-    if step in self._manager.all_steps():
-      return
+    self._best.step = manifest.get('best', {}).get('step')
     try:
+      # one that cannot be read would bar its step, and pass for the newest
+      for damaged in self._damaged & set(self.steps()):
+        self._manager.delete(damaged)
+      if step in self.steps():
+        return
       self._manager.save(
         step,
         args=ocp.args.Composite(
-          state=ocp.args.StandardSave(params.unflatten(named)),
+          state=ocp.args.StandardSave(params.unflatten(leaves)),
           manifest=ocp.args.JsonSave(dict(manifest)),
         ),
-        metrics=dict(metrics) if metrics else None,
         force=True,
       )
     except (OSError, ValueError) as error:
@@ -126,11 +135,11 @@ class Checkpoints:
     Returns: (state, manifest), or None where there is no checkpoint.
     Raises: UserError if there are checkpoints and none can be read.
     """
-    named, tree = _named(like)
+    wanted, tree = named(like)
     target = params.unflatten(
       {
         name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
-        for name, x in named.items()
+        for name, x in wanted.items()
       }
     )
     failures = []
@@ -146,17 +155,19 @@ class Checkpoints:
         )
       # Orbax and tensorstore raise many types for a damaged file.
       except Exception as error:  # noqa: BLE001
-        failures.append(f'step {step}: {str(error).splitlines()[0][:200]}')
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        failures.append(f'step {step}: {reason}')
+        self._damaged.add(step)
         logging.warning(
           'checkpoint of step %d in %s cannot be read (%s); trying the one '
           'before it',
           step,
           self.folder,
-          str(error).splitlines()[0][:200],
+          reason,
         )
         continue
       leaves = params.flatten(found['state'])
-      state = jax.tree.unflatten(tree, [leaves[name] for name in named])
+      state = jax.tree.unflatten(tree, [leaves[name] for name in wanted])
       return state, found['manifest']
     if failures:
       raise UserError(

@@ -20,6 +20,15 @@ from prompt_jax.training.progress import Progress
 from prompt_jax.training.state import State
 
 
+_COUNTS = (
+  'train_steps',
+  'eval_period',
+  'checkpoint_period',
+  'log_period',
+  'patience',
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class Plan:
   """When things happen, in steps of this run.
@@ -28,7 +37,8 @@ class Plan:
     train_steps: steps in all.
     eval_period: steps between evaluations; 0 is only at the end.
     checkpoint_period: steps between checkpoints; 0 is as eval_period.
-    log_period: steps between points of the training metrics.
+    log_period: steps between points of the training metrics; 0 is only at
+      the end.
     best_metric: metric of the evaluation that is best when highest, such as
       'accuracy'; None keeps no best.
     patience: evaluations without a better best_metric after which the run
@@ -43,10 +53,11 @@ class Plan:
   patience: int = 0
 
   def __post_init__(self):
-    for field in ('train_steps', 'eval_period', 'checkpoint_period', 'patience'):
-      if getattr(self, field) < 0:
+    for field in _COUNTS:
+      value = getattr(self, field)
+      if not isinstance(value, int) or value < 0:
         raise UserError(
-          f'{field.upper()} is {getattr(self, field)}; expected 0 or more.'
+          f'{field.upper()} is {value!r}; expected a whole number, 0 or more.'
         )
     if self.patience and self.best_metric is None:
       raise UserError(
@@ -57,6 +68,10 @@ class Plan:
   def evaluates(self, step: int) -> bool:
     last = step == self.train_steps
     return last or bool(self.eval_period and step % self.eval_period == 0)
+
+  def logs(self, step: int) -> bool:
+    last = step == self.train_steps
+    return last or bool(self.log_period and step % self.log_period == 0)
 
   def saves(self, step: int) -> bool:
     period = self.checkpoint_period or self.eval_period
@@ -152,8 +167,12 @@ class Loop:
     number = int(state.step)
     if number and plan.evaluates(number) and best.evaluated < number:
       # SIGTERM cut this one short: patience must see what it would have seen.
-      self._evaluated(state, number, best)
+      found = self._evaluated(state, number, best)
+      if found:  # the checkpoint is there; its prompts get their metrics
+        self._save(state, found, best)
     while number < plan.train_steps:
+      if plan.patience and best.waited >= plan.patience:
+        return state, best, 'patience'
       if self._interruption.requested:
         self._settle(paths)
         self._save(state, None, best)
@@ -163,7 +182,7 @@ class Loop:
       self._pending.append((number, sums))
       self._settle(paths, keep=1)
       evaluates, saves = plan.evaluates(number), plan.saves(number)
-      logs = number % plan.log_period == 0 or number == plan.train_steps
+      logs = plan.logs(number)
       if evaluates or saves or logs:
         self._settle(paths)
       if logs:
@@ -173,9 +192,9 @@ class Loop:
       found = self._evaluated(state, number, best) if evaluates else None
       if saves or evaluates:
         self._save(state, found, best)
-      if plan.patience and best.waited >= plan.patience:
-        return state, best, 'patience'
-    return state, best, 'done'
+    # an evaluation that SIGTERM cut short is made up for in the next life
+    cut = self._interruption.requested and best.evaluated < number
+    return state, best, 'SIGTERM' if cut else 'done'
 
   def _evaluated(self, state, number: int, best: Best):
     found = dict(self._evaluate(state))

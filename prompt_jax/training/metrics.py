@@ -17,11 +17,11 @@ from prompt_jax.errors import UserError
 
 
 class NonFiniteError(UserError):
-  """The loss or a gradient is not finite; says at which step and leaf."""
+  """A loss, gradient or parameter is not finite; says which and when."""
 
 
 def check_finite(step: int, sums: Mapping[str, np.ndarray], paths) -> None:
-  """Raises NonFiniteError unless the loss and every gradient are finite.
+  """Raises NonFiniteError unless the loss and every leaf are finite.
 
   Args:
     step: the number of the update, for the message.
@@ -31,7 +31,7 @@ def check_finite(step: int, sums: Mapping[str, np.ndarray], paths) -> None:
   bad = [p for p, flag in zip(paths, sums['bad'], strict=True) if flag]
   if not bad and np.isfinite(sums['loss']):
     return
-  leaf = f'first bad gradient: {bad[0]}' if bad else 'all gradients are finite'
+  leaf = f'first bad leaf: {bad[0]}' if bad else 'all gradients are finite'
   raise NonFiniteError(
     f'The loss of step {step} is {float(sums["loss"])} ({leaf}); expected '
     'finite numbers. The last checkpoint is from before this step. Lower the '
@@ -92,6 +92,7 @@ class Log:
   def __init__(self, folder: str, step: int = 0):
     self._file = pathlib.Path(folder) / 'metrics.jsonl'
     self._start = time.time()
+    self._written: set[tuple[int, str]] = set()
     self._keep_until(step)
     self._events = None
     if jax.process_index() == 0:
@@ -107,8 +108,10 @@ class Log:
     kept = []
     for line in self._file.read_text().splitlines():
       try:
-        if json.loads(line)['step'] <= step:
+        point = json.loads(line)
+        if point['step'] <= step:
           kept.append(line + '\n')
+          self._written.add((point['step'], point['group']))
       except (ValueError, KeyError):
         continue  # a line cut short when the process died
     new = self._file.with_suffix('.tmp')
@@ -116,9 +119,14 @@ class Log:
     os.replace(new, self._file)
 
   def write(self, step: int, group: str, values: Mapping[str, float]) -> None:
-    """One point: {'step', 'group', 'seconds', metric: value, ...}."""
-    if jax.process_index() != 0:
+    """One point: {'step', 'group', 'seconds', metric: value, ...}.
+
+    A point that is there already stays as it is.
+    """
+    # the evaluation of the step that a run goes on from may be made again
+    if jax.process_index() != 0 or (step, group) in self._written:
       return
+    self._written.add((step, group))
     seconds = round(time.time() - self._start, 3)
     point = {'step': step, 'group': group, 'seconds': seconds, **values}
     with self._file.open('a') as file:

@@ -68,8 +68,8 @@ def train_step(
     microbatches: the batch is cut into this many, gradients are summed; the
       result is that of the whole batch.
   Returns: the step. `sums` holds the sums of `training.loss` over the batch,
-    `rate` (the schedule's factor) and `bad` bool[leaves]: which gradients are
-    not finite, in sorted path order.
+    `rate` (the schedule's factor) and `bad` bool[leaves]: where a gradient or
+    the updated value is not finite, in sorted path order.
   """
   drops = model.config.dropout_rate > 0
 
@@ -112,14 +112,17 @@ def train_step(
     updates, opt_state = optimizer.update(
       grads, state.opt_state, state.trainable, learning_rate=rate
     )
-    sums = dict(sums)
-    sums['bad'] = jnp.stack(
-      [~jnp.all(jnp.isfinite(grads[path])) for path in sorted(grads)]
+    trainable = apply_updates(state.trainable, updates)
+    # a rate can be too large for a gradient that is still finite
+    finite = lambda path: jnp.all(jnp.isfinite(grads[path])) & jnp.all(
+      jnp.isfinite(trainable[path])
     )
+    sums = dict(sums)
+    sums['bad'] = jnp.stack([~finite(path) for path in sorted(grads)])
     sums['rate'] = factor
     new = state.replace(
       step=state.step + 1,
-      trainable=apply_updates(state.trainable, updates),
+      trainable=trainable,
       opt_state=opt_state,
     )
     return new, sums

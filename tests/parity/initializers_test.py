@@ -14,6 +14,7 @@ import pytest
 
 from prompt_jax.errors import UserError
 from prompt_jax.prompts import initializers, saved
+from prompt_jax.tasks import features
 from tests.shared import fixtures
 
 # Rows that the word table has: T5's vocabulary, padded to 251 x 128.
@@ -25,7 +26,7 @@ RELEASED_FALLBACK = initializers.random_uniform(0.0, 0.01)
 def _read():
   folder = fixtures('prompt_tuning')
   table = json.loads((folder / 'initializers.json').read_text())
-  encode = initializers.sentencepiece(folder / 't5_sentencepiece.model')
+  encode = features.encoder(str(folder / 't5_sentencepiece.model'))
   return np.load(folder / 'initializers.npz'), table, encode
 
 

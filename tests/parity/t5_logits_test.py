@@ -63,6 +63,10 @@ def _read(name):
 def _outputs(name):
   """(encoder states, logits) of the whole batch."""
   _, model, flat, batch, _ = _read(name)
+  return _run(model, flat, batch)
+
+
+def _run(model, flat, batch):
   run = lambda flat, batch: (
     predict.encode(model, flat, batch).states,
     forward(model, flat, batch),
@@ -195,10 +199,10 @@ def test_long_inputs_and_targets(name):
   stored, model, flat, _, _ = _read(name)
   batch = part(stored, 'long/')
   batch['task_ids'] = jnp.zeros(batch['encoder_input_tokens'].shape[0], int)
-  states = predict.encode(model, flat, batch).states
+  states, logits = _run(model, flat, batch)
   real = batch['encoder_input_tokens'] > 0
   close_where(real, states, stored['long/encoder_states'], **CLOSE)
-  logits = forward(model, flat, batch)[:, ::7]
+  logits = logits[:, ::7]
   real = batch['decoder_target_tokens'][:, ::7] > 0
   close_where(real, logits, stored['long/logits_every_7th'], **CLOSE)
 
@@ -212,10 +216,13 @@ def test_bfloat16_activations(name):
   logits = np.asarray(jax.jit(run)(flat))
   assert logits.dtype == np.float32
   real = batch['decoder_target_tokens'] > 0
-  expected = stored['out/logits_bf16_activations']
-  close_where(real, logits, expected, rtol=0, atol=BF16_ATOL)
   float32 = stored['out/logits']
+  # Against the exact logits: T5X rounds more (the residual stream too) and is
+  # itself further from them than that in one file.
+  close_where(real, logits, float32, rtol=0, atol=BF16_ATOL)
   close_where(real, logits.argmax(-1), float32.argmax(-1))
+  off = lambda x: np.sqrt(np.mean(np.square((x - float32)[np.asarray(real)])))
+  assert 0 < off(logits) <= off(stored['out/logits_bf16_activations'])
 
 
 def test_position_buckets():
@@ -239,10 +246,9 @@ def test_hugging_face_twin(file):
   outputs = np.load(folder / file)
   loaded = pretrained.load(str(folder / name), flat)
   targets = batch['decoder_target_tokens']
-  states = predict.encode(model, loaded, batch).states
+  states, logits = _run(model, loaded, batch)
   real = batch['encoder_input_tokens'] > 0
   close_where(real, states, outputs['encoder_states'], **CLOSE)
-  logits = forward(model, loaded, batch)
   close_where(targets > 0, logits, outputs['logits'], **CLOSE)
   got, sums = losses.loss(logits, batch, z_loss=0.0)
   np.testing.assert_allclose(

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import sentencepiece
 
 from prompt_jax.errors import UserError
 from prompt_jax.prompts import initializers, saved
@@ -257,29 +256,6 @@ def test_embeddings_from_a_checkpoint(monkeypatch):
   assert asked == [('base', ['token_embedder/embedding'])]
   assert drawn.dtype == jnp.float32
   np.testing.assert_array_equal(drawn[0], TABLE[5].astype(jnp.bfloat16))
-
-
-def test_encode_of_a_sentencepiece_model(tmp_path):
-  prefix = tmp_path / 'tiny'
-  sentencepiece.SentencePieceTrainer.train(
-    sentence_iterator=iter(['good not bad', 'bad not good'] * 7),
-    model_prefix=str(prefix),
-    vocab_size=17,
-    hard_vocab_limit=False,
-    minloglevel=2,
-  )
-  encode = initializers.sentencepiece(f'{prefix}.model')
-  ids = encode('not good')
-  assert ids and all(isinstance(i, int) for i in ids)
-  assert not {1, 2} & set(ids)  # the trainer's BOS and EOS
-  assert encode('') == []
-
-
-def test_a_file_that_is_no_sentencepiece_model_is_refused(tmp_path):
-  (tmp_path / 'text.model').write_text('not a model')
-  for name in ('text.model', 'missing.model'):
-    with pytest.raises(UserError, match=f'{name} is not a SentencePiece model'):
-      initializers.sentencepiece(tmp_path / name)
 
 
 def test_import_brings_no_reader_of_files():

@@ -1,0 +1,62 @@
+"""How much a training step has to compute: the count that bars are set by.
+
+Only products count. With J = N K, E = P+T, m input kernels of the MLP, and a
+product [a,b] x [b,c] costing 2abc, each per example:
+
+    encoder layer   dense       2 E H (4 J + (m+1) F)
+                    attention   4 E E J
+    decoder layer   self        2 U H 4 J  +  4 U U J
+                    cross       2 U H 2 J  +  2 E H 2 J  +  4 U E J
+                    MLP         2 U H (m+1) F
+    logits                      2 U H V
+"""
+
+from prompt_jax.t5.config import T5Config
+
+
+def step_flops(
+  config: T5Config, batch: int, inputs: int, targets: int, prompt: int
+) -> float:
+  """Forward and backward of one step that trains a prompt of the encoder.
+
+      forward    every product once
+      backward   a dense product once more, for its input; each of the two
+                 products of attention twice more, for its two operands;
+                 nothing for weights
+
+  What does not depend on the prompt has no backward: the embedding, and in
+  the first decoder layer self attention, the query kernel of cross attention
+  and the query operand of its scores. Padding is computed like all else.
+
+  Args:
+    config: sizes of the model.
+    batch: B, examples.
+    inputs, targets: T and U, tokens of an example, padding included.
+    prompt: P, positions of the prompt.
+  Returns: floating-point operations, a multiplication and an addition each 1.
+  Source: reverse-mode differentiation of the products in `t5/layers.py`.
+  Departures: norms, softmax, loss and optimizer are left out; no remat.
+  """
+  width, joined = config.d_model, config.num_heads * config.d_kv
+  mlp = (len(config.mlp_activations) + 1) * config.d_ff
+  seen = prompt + inputs  # E
+  dense = lambda rows, columns: 2 * rows * width * columns
+  scores = lambda keys: 2 * targets * keys * joined  # as weights x values
+
+  encoder = 2 * dense(seen, 4 * joined + mlp) + 3 * 4 * seen * seen * joined
+  own = dense(targets, 4 * joined), 2 * scores(targets)
+  query = dense(targets, joined)
+  cross = query + dense(seen, 2 * joined), 2 * scores(seen)
+  layer = 2 * (own[0] + query + cross[0] + dense(targets, mlp))
+  layer += 3 * (own[1] + cross[1])
+  spared = own[0] + 2 * own[1] + query + scores(seen)
+  logits = 2 * dense(targets, config.vocab_size)
+  return float(
+    batch
+    * (
+      config.num_encoder_layers * encoder
+      + config.num_decoder_layers * layer
+      - spared
+      + logits
+    )
+  )

@@ -1,0 +1,334 @@
+"""What every method owes, as functions that raise AssertionError.
+
+Each takes a `Setup`: a method on a small model. None knows a method's name;
+what a method is exempt from, its own parts declare (`instance_wise`, the
+logical axes of its parameters, its table).
+"""
+
+import functools
+import pathlib
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from prompt_jax import export, params, train
+from prompt_jax.errors import UserError
+from prompt_jax.prompts import initializers
+from prompt_jax.prompts.prompt import Prompt
+from prompt_jax.session import Session, initial_state
+from prompt_jax.training import loss as losses
+from prompt_jax.training import sharding
+from prompt_jax.training import state as states
+from prompt_jax.training.loop import Best, Interruption
+from prompt_jax.training.step import forward
+from tests import miniature
+
+CLOSE = dict(rtol=0, atol=1e-5)  # float32; logits are of order 1
+
+
+class Setup:
+  """A method on a small model, at step 0, and what its steps make of it.
+
+  Attributes:
+    before: {path: host array}, every parameter at step 0.
+    axes: {path: logical axis names}.
+  """
+
+  def __init__(self, files, given):
+    self.files, self.given = files, given
+    self.run = miniature.configured(files, given)
+    self.run.check()
+    self.session = Session(self.run, Interruption())
+    self.model = self.run.model
+    self.axes = states.abstract(self.model)[1]
+    self.before = jax.device_get(
+      params.merge(self.session.trainable, self.session.frozen)
+    )
+    self.program = train._program(self.session, self.fresh())
+
+  def parse(self):
+    """Makes this the configuration that gin's references read."""
+    miniature.configured(self.files, self.given)
+
+  def fresh(self) -> states.State:
+    """The state at step 0, its own copy: a step takes what it is given."""
+    copy = jax.tree.map(jnp.copy, self.session.trainable)
+    return initial_state(self.run, copy)
+
+  def advance(self, state, steps: int, batch=None):
+    """(state after some steps, mean loss of each step's batch)."""
+    means = []
+    for _ in range(steps):
+      rows = batch or self.run.dataset.batch(int(state.step))
+      state, sums = self.program(
+        state, self.session.frozen, sharding.put_batch(self.run.mesh, rows)
+      )
+      means.append(float(sums['loss'] / sums['weights']))
+    return state, means
+
+  @functools.cached_property
+  def second(self) -> states.State:
+    """The state after two steps."""
+    return self.advance(self.fresh(), 2)[0]
+
+  @functools.cached_property
+  def flat(self) -> params.Flat:
+    """Every parameter after two steps."""
+    return params.merge(self.second.trainable, self.session.frozen)
+
+  def logits(self, flat, batch, model=None):
+    """Teacher-forced logits float32[B,U,V] as a host array."""
+    model = model or self.model
+    return np.asarray(jax.jit(lambda f, b: forward(model, f, b))(flat, batch))
+
+  @functools.cached_property
+  def gradient(self):
+    """The gradient function `(batch) -> {trainable path: host array}`."""
+
+    def total(trainable, frozen, batch):
+      logits = forward(self.model, params.merge(trainable, frozen), batch)
+      return losses.loss(logits, batch)[0]
+
+    compiled = jax.jit(jax.grad(total))
+    return lambda batch: jax.device_get(
+      compiled(self.second.trainable, self.session.frozen, batch)
+    )
+
+
+def check_traces(setup):
+  """The parameters are those of the trace; logits are finite [B,U,V]."""
+  shapes = states.abstract(setup.model)[0]
+  assert params.difference(shapes, setup.before) == []
+  batch = miniature.whole_batch()
+  logits = setup.logits(setup.before, batch)
+  assert logits.shape == (
+    miniature.BATCH,
+    miniature.TARGETS,
+    miniature.VOCABULARY,
+  )
+  assert logits.dtype == np.float32 and np.isfinite(logits).all()
+
+
+def check_compiles_once(setup):
+  """Steps after the first run what the first compiled."""
+  state, _ = setup.advance(setup.second.replace(), 0)
+  assert int(state.step) == 2
+  assert setup.program.compilations == 1
+
+
+def check_only_the_table_moves(setup):
+  """Two steps move every leaf that the table names and no bit of the rest."""
+  patterns = [pattern for pattern, _ in setup.run.table]
+  for path, old in setup.before.items():
+    new = np.asarray(setup.flat[path])
+    assert new.dtype == old.dtype and new.shape == old.shape, path
+    same = new.tobytes() == old.tobytes()
+    if any(re.fullmatch(pattern, path) for pattern in patterns):
+      assert not same, f'{path} trains but did not move'
+    else:
+      assert same, f'{path} is frozen but moved'
+
+
+def check_every_row_learns(setup):
+  """No row of a trained prompt has a gradient of zero, without padding."""
+  for path, gradient in setup.gradient(miniature.whole_batch()).items():
+    if 'prompt' in setup.axes[path]:
+      rows = setup.axes[path].index('prompt') + 1
+      sizes = np.abs(gradient).sum(axis=tuple(range(rows, gradient.ndim)))
+      assert (sizes > 0).all(), f'{path}: rows {np.argwhere(sizes == 0)}'
+
+
+def stored_keys(folder: pathlib.Path) -> set[str]:
+  """Slash names of the arrays in a checkpoint, as its store lists them."""
+  import tensorstore
+
+  found = set()
+  for each in sorted(folder.rglob('manifest.ocdbt')):
+    # the parts below belong to a writer and are merged into the one above
+    if not each.parent.name.startswith('ocdbt.process'):
+      store = tensorstore.KvStore.open(
+        {'driver': 'ocdbt', 'base': each.parent.as_uri() + '/'}
+      ).result()
+      keys = [key.decode() for key in store.list().result()]
+      found.update(key.replace('.', '/') for key in keys)
+  return found
+
+
+def check_disk(setup):
+  """A checkpoint holds what trains, by name and by size, and nothing else."""
+  setup.session.save(setup.second, {}, Best())
+  folder = setup.run.folder / 'checkpoints' / str(int(setup.second.step))
+  files = [path for path in folder.rglob('*') if path.is_file()]
+  texts = {path: path.read_bytes().decode('latin1') for path in files}
+  stored, trains = stored_keys(folder), setup.session.rates
+  frozen = setup.before.keys() - trains
+  for path in trains:
+    assert any(f'/{path}/' in f'/{key}' for key in stored), f'{path} missing'
+  for path in frozen:
+    inside = re.compile(rf'(?<![\w/.]){re.escape(path)}(?![\w/.])')
+    assert not any(f'/{path}/' in f'/{key}' for key in stored), path
+    for file, text in texts.items():
+      names = text.replace('.', '/') if file.suffix != '.gin' else text
+      assert not inside.search(names), f'{path} is named in {file}'
+  weight = lambda paths: sum(setup.before[path].nbytes for path in paths)
+  if weight(trains) < weight(frozen) / 10:
+    size = sum(path.stat().st_size for path in files)
+    limit = 4 * weight(trains) + 64 * 1024
+    assert size < limit, f'{size} bytes on disk, at most {limit} expected'
+
+
+def check_inserts(setup):
+  """Inserts change no logit at step 0, and do after two steps."""
+  batch = setup.run.dataset.batch(0)
+  plain = setup.model.clone(inserts=())
+  paths = states.abstract(plain)[0]
+
+  def both(flat):
+    without = {path: flat[path] for path in paths}
+    return setup.logits(flat, batch), setup.logits(without, batch, plain)
+
+  with_inserts, without = both(setup.before)
+  np.testing.assert_array_equal(with_inserts, without, 'not the identity')
+  # the base and the source are the same on both sides: only inserts differ
+  with_inserts, without = both(setup.flat)
+  changed = np.abs(with_inserts - without).max() > 0
+  assert changed == bool(setup.model.inserts), f'inserts changed: {changed}'
+
+
+def _with_prompts(setup, arrays):
+  """(model, parameters) with plain prompts {stack: [P,H]} for the sources."""
+  stacks = {
+    f'{stack}_prompt': functools.partial(
+      Prompt, len(rows), initializers.from_array(rows)
+    )
+    for stack, rows in arrays.items()
+  }
+  nothing = dict(encoder_prompt=None, decoder_prompt=None)
+  model = setup.model.clone(**nothing | stacks)
+  own = {f'{stack}/prompt/prompt': rows for stack, rows in arrays.items()}
+  kept = {path: x for path, x in setup.flat.items() if not _of_source(path)}
+  return model, params.merge(kept, own)
+
+
+def _of_source(path) -> bool:
+  return path.split('/')[1] == 'prompt'
+
+
+def check_export(setup):
+  """The files written do what the method does; else export refuses."""
+  tasks, batch = setup.run.dataset.tasks, setup.run.dataset.batch(0)
+  if not export.exportable(setup.model):
+    with pytest.raises(UserError, match='expected a'):
+      export.prompt_arrays(setup.model, setup.flat, tasks)
+    return
+  folder = setup.run.folder / 'exported'
+  export.write_prompts(folder, setup.model, setup.flat, tasks, {})
+  wanted = setup.logits(setup.flat, batch)
+  model, flat = _with_prompts(setup, {})
+  bare = setup.logits(flat, batch, model)
+  for i, task in enumerate(tasks):
+    arrays = {
+      stack: np.load(folder / f'{task}{suffix}.npy')
+      for stack, suffix in (('encoder', ''), ('decoder', '.decoder'))
+      if stack in export.sources(setup.model)
+    }
+    model, flat = _with_prompts(setup, arrays)
+    rows = batch['task_ids'] == i
+    got = setup.logits(flat, batch, model)[rows]
+    assert rows.any() and got.size
+    np.testing.assert_allclose(got, wanted[rows], **CLOSE, err_msg=task)
+    assert np.abs(got - bare[rows]).max() > 1e-3, f'{task} changes nothing'
+
+
+def check_padding(setup):
+  """More padding, of inputs or of targets, changes no logit."""
+  batch = setup.run.dataset.batch(0)
+  assert (batch['encoder_input_tokens'] == 0).any()
+  wanted = setup.logits(setup.flat, batch)
+  for more in (1, 7):
+    padded = {
+      name: np.pad(array, ((0, 0), (0, more))) if array.ndim == 2 else array
+      for name, array in batch.items()
+    }
+    got = setup.logits(setup.flat, padded)[:, : miniature.TARGETS]
+    real = batch['decoder_target_tokens'] > 0
+    message = f'{more} more padding'
+    np.testing.assert_allclose(
+      got[real], wanted[real], **CLOSE, err_msg=message
+    )
+
+
+def check_batch_order(setup):
+  """The rows of a batch do not see one another: logits move with them."""
+  batch = setup.run.dataset.batch(0)
+  order = np.random.default_rng(43).permutation(miniature.BATCH)
+  moved = {name: array[order] for name, array in batch.items()}
+  got, wanted = setup.logits(setup.flat, moved), setup.logits(setup.flat, batch)
+  np.testing.assert_allclose(got, wanted[order], **CLOSE)
+
+
+def check_task_isolation(setup):
+  """The loss of one task has a gradient of exactly 0 at the others' rows."""
+  whole = miniature.whole_batch()
+  apart = {
+    path: setup.axes[path].index('tasks')
+    for path in setup.session.rates
+    if 'tasks' in setup.axes[path]
+  }
+  several = any(
+    source.num_tasks > 1 for source in export.sources(setup.model).values()
+  )
+  assert bool(apart) == several, 'no trained parameter has an axis of tasks'
+  for i in range(len(miniature.TASKS)) if apart else ():
+    own = (whole['task_ids'] == i)[:, None]
+    weights = np.where(own, whole['decoder_loss_weights'], np.float32(0))
+    gradients = setup.gradient({**whole, 'decoder_loss_weights': weights})
+    for path, axis in apart.items():
+      for j, rows in enumerate(np.moveaxis(gradients[path], axis, 0)):
+        message = f'{path}: loss of task {i}, rows of task {j}'
+        assert rows.any() == (i == j), message
+
+
+def check_same_state(one, other):
+  """Two states agree bit for bit, leaf by leaf."""
+  ours, tree = jax.tree_util.tree_flatten_with_path(jax.device_get(one))
+  theirs, same_tree = jax.tree.flatten(jax.device_get(other))
+  assert tree == same_tree
+  for (path, left), right in zip(ours, theirs, strict=True):
+    name = jax.tree_util.keystr(path)
+    assert left.dtype == right.dtype and left.shape == right.shape, name
+    assert left.tobytes() == right.tobytes(), f'{name} differs'
+
+
+def check_resume(setup):
+  """Saved after two steps and restored, two more end where four do."""
+  setup.session.save(setup.second, {}, Best())
+  wanted, _ = setup.advance(setup.fresh(), 4)
+  again = Setup(setup.files, setup.given)
+  state, _ = again.session.restore()
+  assert int(state.step) == 2
+  check_same_state(again.advance(state, 2)[0], wanted)
+
+
+def check_loss_falls(setup):
+  """Thirty steps on one batch lower its loss, at the method's own rates."""
+  batch = setup.run.dataset.batch(0)
+  _, means = setup.advance(setup.fresh(), 30, batch)
+  assert np.isfinite(means).all(), means
+  assert means[-1] < means[0], means
+
+
+def check_data_order(data):
+  """`data(seed)`: one seed gives one order, another seed another."""
+  first, again, other = data(0), data(0), data(1)
+  for step in (3, 0):  # any step, in any order
+    one, two = first.batch(step), again.batch(step)
+    for name, array in one.items():
+      np.testing.assert_array_equal(array, two[name], name)
+    there = other.batch(step)['encoder_input_tokens']
+    assert not np.array_equal(there, one['encoder_input_tokens']), (
+      f'the seed does not change the batch of step {step}'
+    )

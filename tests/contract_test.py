@@ -1,0 +1,110 @@
+"""What every file of gin/methods owes, on a small model: see `checks`.
+
+The methods are found by listing the folder. A new one whose macros have no
+value yet fails here with the macro's name; `miniature.write` gives it one.
+"""
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from prompt_jax import ginfiles, train
+from prompt_jax.session import Session
+from prompt_jax.training.loop import Interruption
+from tests import checks, miniature
+
+_ROOT = pathlib.Path(__file__).parents[1]
+_METHODS = ginfiles.available('methods')
+every_method = pytest.mark.parametrize('method', _METHODS)
+
+
+@pytest.fixture(scope='module')
+def made(tmp_path_factory):
+  """`(method, run folder) -> command line` over one base for all."""
+  folder = tmp_path_factory.mktemp('miniature')
+  macros = miniature.write(folder)
+  return lambda method, name: miniature.command(
+    folder, [method], macros, folder / name / pathlib.Path(method).stem
+  )
+
+
+@pytest.fixture(scope='module')
+def setups(made):
+  """{method: Setup}, filled as the tests ask."""
+  return {}
+
+
+@every_method
+@pytest.mark.parametrize(
+  'check',
+  [
+    checks.check_traces,
+    checks.check_compiles_once,
+    checks.check_only_the_table_moves,
+    checks.check_every_row_learns,
+    checks.check_disk,
+    checks.check_inserts,
+    checks.check_export,
+    checks.check_padding,
+    checks.check_batch_order,
+    checks.check_task_isolation,
+    checks.check_resume,
+    checks.check_loss_falls,
+  ],
+  ids=lambda check: check.__name__.removeprefix('check_'),
+)
+def test_contract(check, method, made, setups):
+  if method not in setups:
+    setups[method] = checks.Setup(*made(method, 'runs'))
+  setups[method].parse()
+  check(setups[method])
+
+
+def test_data_order():
+  checks.check_data_order(miniature.ordered)
+
+
+@pytest.fixture(scope='module')
+def resumed(made, tmp_path_factory):
+  """Runs of 5 steps, and of 3 and, in a new process, 2 more.
+
+  The copy of the run lacks its last checkpoint, as if it had been killed.
+  """
+  again = []
+  for method in _METHODS:
+    files, given = made(method, 'whole')
+    run = miniature.configured(files, [*given, 'loop.Plan.checkpoint_period=3'])
+    train.train(run)
+    files, given = made(method, 'cut')
+    cut = miniature.configured(files, given).folder
+    shutil.copytree(run.folder, cut, ignore=shutil.ignore_patterns('compiled'))
+    shutil.rmtree(cut / 'checkpoints' / '5')
+    again.append([files, given])
+  commands = tmp_path_factory.mktemp('resume') / 'commands.json'
+  commands.write_text(json.dumps(again))
+  done = subprocess.run(
+    [sys.executable, '-m', 'tests.resume_runner', str(commands)],
+    cwd=_ROOT,
+    env=os.environ,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert done.returncode == 0, done.stderr
+  assert done.stdout.count('going on at step 3') == len(_METHODS), done.stdout
+
+
+@pytest.mark.slow  # trains every method twice, once in a process of its own
+@every_method
+def test_a_new_process_goes_on_bit_for_bit(method, made, resumed):
+  states = []
+  for name in ('whole', 'cut'):
+    session = Session(miniature.configured(*made(method, name)), Interruption())
+    assert max(session.checkpoints.steps()) == 5
+    states.append(session.restore()[0])
+  checks.check_same_state(*states)

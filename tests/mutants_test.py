@@ -1,0 +1,236 @@
+"""Known bugs, planted one at a time: the check that is meant for it fails.
+
+A check that passes a broken engine is worth nothing, so each is first seen to
+pass the engine as it is, by contract_test.py, and to fail here.
+"""
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from prompt_jax import batches, export, params, prompted
+from prompt_jax.prompts.place import Placed, place
+from prompt_jax.session import Session
+from prompt_jax.t5.t5 import T5
+from prompt_jax.training.checkpoint import Checkpoints
+from prompt_jax.training.step import Program
+from tests import checks, miniature
+
+_PROMPT = 'methods/prompt.gin'
+_TASKS = 'methods/multitask.gin'
+_NORM = 'encoder/encoder_norm/scale'
+
+# A method of inserts, so that their check has one to fail on.
+_SCALED = """from __gin__ import dynamic_registration
+from prompt_jax import prompted
+from prompt_jax import train
+from tests import mutants_test
+prompted.PromptEncoderDecoder.inserts = [('.*/hidden', @mutants_test.Scale)]
+mutants_test.Scale.first = {first}
+mutants_test.Scale.reads = {reads}
+train.Run.table = [('.*_insert/.*', 0.3)]
+"""
+
+
+class Scale(nn.Module):
+  """y times a learned number; 1 at first is the identity."""
+
+  first: float = 1.0
+  reads: bool = True
+
+  @nn.compact
+  def __call__(self, y, x):
+    del x
+    scale = self.param('scale', nn.initializers.constant(self.first), (1, 1, 1))
+    return y * scale if self.reads else y
+
+
+@pytest.fixture(scope='module')
+def small(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('miniature')
+  return folder, miniature.write(folder)
+
+
+@pytest.fixture
+def setup(small, tmp_path):
+  """`(method) -> Setup`, made while the bug is planted."""
+  folder, macros = small
+
+  def make(method):
+    command = miniature.command(folder, [method], macros, tmp_path / 'run')
+    return checks.Setup(*command)
+
+  return make
+
+
+def _fails(check, *args):
+  with pytest.raises(AssertionError):
+    check(*args)
+
+
+def _encode_unmasked(self, tokens, task_ids=None, deterministic=True):
+  """`T5.encode` that takes padding for input."""
+  embeds = self.token_embedder(tokens)
+  return self.encoder(embeds, tokens >= 0, task_ids, deterministic)
+
+
+def test_padding_that_is_not_masked(setup, monkeypatch):
+  monkeypatch.setattr(T5, 'encode', _encode_unmasked)
+  _fails(checks.check_padding, setup(_PROMPT))
+
+
+def test_prompt_after_the_padding(setup, monkeypatch):
+  def behind(prompt, embeds, mask, where='prefix'):
+    del where
+    real = jnp.ones(prompt.shape[:2], bool)
+    join = lambda *parts: jnp.concatenate(parts, axis=1)
+    return Placed(
+      join(embeds, prompt),
+      join(mask, real),
+      join(~real[:, :0], mask & False, real),
+    )
+
+  monkeypatch.setattr(prompted, 'place', behind)
+  _fails(checks.check_padding, setup(_PROMPT))
+
+
+@pytest.mark.parametrize(
+  'wrong', [lambda ids: jnp.roll(ids, 1), lambda ids: 1 - ids]
+)
+def test_wrong_task_id(setup, monkeypatch, wrong):
+  right = prompted._ids
+  monkeypatch.setattr(
+    prompted, '_ids', lambda ids, embeds: wrong(right(ids, embeds))
+  )
+  broken = setup(_TASKS)
+  _fails(checks.check_task_isolation, broken)
+
+
+def test_prompt_that_drops_a_row(setup, monkeypatch):
+  def short(prompt, embeds, mask, where='prefix'):
+    return place(prompt.at[:, 0].set(0), embeds, mask, where)
+
+  monkeypatch.setattr(prompted, 'place', short)
+  _fails(checks.check_every_row_learns, setup(_PROMPT))
+
+
+@pytest.mark.parametrize('method', [_PROMPT, _TASKS])
+def test_export_of_the_wrong_array(setup, monkeypatch, method):
+  right = export.prompt_arrays
+
+  def without_scale(model, flat, tasks):
+    """What the encoder's norm makes of a row, its scale forgotten."""
+    arrays = right(model, flat, tasks)
+    root = lambda x: np.sqrt(np.mean(x**2, axis=-1, keepdims=True))
+    return {
+      stack: {task: x / root(x) for task, x in each.items()}
+      for stack, each in arrays.items()
+    }
+
+  monkeypatch.setattr(export, 'prompt_arrays', without_scale)
+  _fails(checks.check_export, setup(method))
+
+
+def test_export_under_the_wrong_task(setup, monkeypatch):
+  right = export.prompt_arrays
+  monkeypatch.setattr(
+    export,
+    'prompt_arrays',
+    lambda model, flat, tasks: {
+      stack: dict(zip(each, reversed(each.values()), strict=True))
+      for stack, each in right(model, flat, tasks).items()
+    },
+  )
+  _fails(checks.check_export, setup(_TASKS))
+
+
+def test_a_table_that_trains_one_leaf_more(setup, monkeypatch):
+  right = params.split
+
+  def more(flat, table):
+    return right(flat, [*table, (_NORM, 0.3)])
+
+  monkeypatch.setattr(params, 'split', more)
+  _fails(checks.check_only_the_table_moves, setup(_PROMPT))
+
+
+def test_a_step_that_moves_a_frozen_leaf(setup, monkeypatch):
+  right = Program.__call__
+
+  def moving(self, state, frozen, batch):
+    result = right(self, state, frozen, batch)
+    frozen[_NORM] = frozen[_NORM] * (1 + 1e-6)  # a few last bits
+    return result
+
+  monkeypatch.setattr(Program, '__call__', moving)
+  _fails(checks.check_only_the_table_moves, setup(_PROMPT))
+
+
+def test_a_step_that_stands_still(setup, monkeypatch):
+  right = Program.__call__
+
+  def still(self, state, frozen, batch):
+    # the step takes the memory of what it is given
+    kept = {path: jnp.copy(x) for path, x in state.trainable.items()}
+    state, sums = right(self, state, frozen, batch)
+    return state.replace(trainable=kept), sums
+
+  monkeypatch.setattr(Program, '__call__', still)
+  broken = setup(_PROMPT)
+  _fails(checks.check_only_the_table_moves, broken)
+  _fails(checks.check_loss_falls, broken)
+
+
+def test_a_checkpoint_of_the_whole_model(setup, monkeypatch):
+  right = Session.save
+
+  def whole(self, state, metrics, best):
+    flat = params.merge(state.trainable, self.frozen)
+    right(self, state.replace(trainable=flat), metrics, best)
+
+  monkeypatch.setattr(Session, 'save', whole)
+  monkeypatch.setattr(export, 'exportable', lambda model: False)
+  _fails(checks.check_disk, setup(_PROMPT))
+
+
+def test_resume_that_forgets_the_optimizer(setup, monkeypatch):
+  right = Checkpoints.restore
+
+  def forgetful(self, like, step=None):
+    state, manifest = right(self, like, step)
+    return state.replace(opt_state=like.opt_state), manifest
+
+  broken = setup(_PROMPT)
+  monkeypatch.setattr(Checkpoints, 'restore', forgetful)
+  _fails(checks.check_resume, broken)
+
+
+@pytest.mark.parametrize('stream', [batches.ORDER, batches.MIX])
+def test_data_order_that_ignores_the_seed(monkeypatch, stream):
+  right = batches.draws
+
+  def draws(seed, which, *place):
+    return right(seed if which == stream else 0, which, *place)
+
+  checks.check_data_order(miniature.ordered)
+  monkeypatch.setattr(batches, 'draws', lambda seed, *rest: right(0, *rest))
+  _fails(checks.check_data_order, miniature.ordered)
+  # one stream alone still tells the seeds apart
+  monkeypatch.setattr(batches, 'draws', draws)
+  checks.check_data_order(miniature.ordered)
+
+
+@pytest.mark.parametrize(
+  'first, reads, passes',
+  [(1.0, True, True), (1.5, True, False), (1.0, False, False)],
+)
+def test_inserts(setup, tmp_path, first, reads, passes):
+  method = tmp_path / 'scaled.gin'
+  method.write_text(_SCALED.format(first=first, reads=reads))
+  made = setup(method)
+  if passes:
+    checks.check_inserts(made)
+    checks.check_disk(made)
+  else:
+    _fails(checks.check_inserts, made)
