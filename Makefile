@@ -5,6 +5,9 @@ MAKEFLAGS += --no-print-directory
 PYTHON ?= python3
 VENV ?= .venv
 EXTRAS ?= test
+# What `make bench` measures.
+MODEL ?= t5_1_1_small
+METHODS ?= prompt full
 
 comma := ,
 BIN := $(VENV)/bin
@@ -30,11 +33,15 @@ check: $(STAMP)
 
 # Seconds per step, as a table; reported and never asserted.
 bench: $(STAMP)
-	@$(BIN)/python benchmarks/step.py
+	@rm -f $(VENV)/bench.jsonl
+	@for method in $(METHODS); do \
+	  $(BIN)/python benchmarks/step.py --model $(MODEL) --method $$method \
+	    --json $(VENV)/bench.jsonl > /dev/null || exit 1; done
+	@$(BIN)/python benchmarks/table.py $(VENV)/bench.jsonl
 
 # Writes tests/goldens anew; `git diff tests/goldens` shows what moved.
 goldens: $(STAMP)
-	@PROMPT_JAX_WRITE_GOLDENS=1 $(BIN)/python -m pytest -q tests/goldens_test.py
+	@$(BIN)/python -m tests.goldens_test --update
 
 # All of pip's words go to stderr: stdout belongs to the command.
 $(STAMP): setup.py

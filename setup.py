@@ -35,19 +35,19 @@ REQUIRES = [
   'gin-config>=0.5',  # dynamic registration
   'jax>=0.9',
   'jaxtyping>=0.3',
-  'ml_dtypes>=0.5',
+  'ml_dtypes>=0.5.1',
   'msgpack>=1.1',
   'numpy>=2.2',
   'optax>=0.2.6',
   'orbax-checkpoint>=0.11.30',
   'rich>=14.0',
-  'safetensors>=0.6',
+  'safetensors>=0.6.1',
   'scikit-learn>=1.7',
   'scipy>=1.15',
   'sentencepiece>=0.2',
-  'seqio>=0.0.19',  # brings tensorflow-datasets and tensorflow-text
-  'tensorboardX>=2.6',
-  'tensorflow>=2.19',
+  'seqio>=0.0.20',  # brings tensorflow-datasets and tensorflow-text
+  'tensorboardX>=2.6.4',
+  'tensorflow>=2.20',
   'tensorstore>=0.1.78',
 ]
 

@@ -7,6 +7,7 @@ Exit status: 0 done (also after SIGTERM, with the state saved), 2 bad input
 import argparse
 import errno
 import importlib
+import os
 import sys
 
 from prompt_jax import ginfiles

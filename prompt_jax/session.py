@@ -47,19 +47,30 @@ def starting(run):
 def initial_state(run, trainable) -> states.State:
   """The state before the first step."""
   whole = sharding.replicated(run.mesh)
-  put = lambda tree: jax.tree.map(lambda x: jax.device_put(x, whole), tree)
+
+  def beside(where, slot):
+    # A moment of a sharded parameter is as large and lies with it.
+    like = trainable.get(getattr(where[-1], 'key', None)) if where else None
+    same = like is not None and like.shape == slot.shape
+    return jax.device_put(slot, like.sharding if same else whole)
+
   return states.State(
-    step=put(jnp.zeros((), jnp.int32)),
+    step=jax.device_put(jnp.zeros((), jnp.int32), whole),
     trainable=trainable,
-    opt_state=put(run.optimizer.init(trainable)),
-    rng=put(jax.random.key_data(jax.random.key(run.seed))),
+    opt_state=jax.tree_util.tree_map_with_path(
+      beside, run.optimizer.init(trainable)
+    ),
+    rng=jax.device_put(
+      jax.random.key_data(jax.random.key(run.seed)), whole
+    ),
   )
 
 
 def _unlike(old, new, limit: int = 3):
   """Both values; of two mappings only some entries that differ."""
-  if not (isinstance(old, Mapping) and isinstance(new, Mapping)):
+  if not isinstance(new, Mapping):
     return old, new
+  old = old if isinstance(old, Mapping) else {}
   keys = [k for k in {**old, **new} if old.get(k) != new.get(k)][:limit]
   return tuple({k: x[k] for k in keys if k in x} for x in (old, new))
 

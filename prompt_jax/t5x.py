@@ -23,14 +23,12 @@ import flax.linen as nn
 from flax.linen import partitioning
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from prompt_jax import export, predict
 from prompt_jax import params as params_lib
 from prompt_jax.errors import UserError
 from prompt_jax.prompted import PromptEncoderDecoder
 from prompt_jax.prompts.prompt import Prompt
-from prompt_jax.prompts.shared import TaskPrompts
 from prompt_jax.t5.config import T5Config
 from prompt_jax.t5.sites import select
 from prompt_jax.t5.t5x_checkpoint import Checkpoint
@@ -50,15 +48,6 @@ except ImportError as error:
   ) from error
 
 
-def _refuse_packing(where: str) -> None:
-  raise UserError(
-    f'{where} asks for packed examples; expected one example a row, because a '
-    'prompt stands in front of each row, not of each packed example. Set '
-    'train/utils.DatasetConfig.pack = False and the same for train_eval, as '
-    't5x/finetune.gin does.'
-  )
-
-
 class FeatureConverter(seqio.EncDecFeatureConverter):
   """SeqIO's encoder-decoder features, one example a row.
 
@@ -67,7 +56,12 @@ class FeatureConverter(seqio.EncDecFeatureConverter):
 
   def __init__(self, pack: bool = False, **kwargs):
     if pack:
-      _refuse_packing('DatasetConfig.pack')
+      raise UserError(
+        'DatasetConfig.pack is True; expected False: a prompt stands in front '
+        'of a row and would be shared by the examples packed into it. Set '
+        'train/utils.DatasetConfig.pack = False and the same for train_eval, '
+        'as t5x/finetune.gin does.'
+      )
     super().__init__(pack=False, **kwargs)
 
 
@@ -91,8 +85,8 @@ class EncoderDecoderModel:
     optimizer_def: T5X's optimizer, such as `TableOptimizer`.
     decoding: how `predict_batch` decodes; T5X's default is one beam.
     label_smoothing, z_loss, loss_normalizing_factor: see `training.loss`.
-  Raises: UserError for packed batches, and for batches without 'task_ids'
-    where a source holds several tasks.
+  Raises: UserError if a source holds several tasks, for T5X's batches do not
+    say which one a row belongs to.
   """
 
   FEATURE_CONVERTER_CLS = FeatureConverter
@@ -116,16 +110,19 @@ class EncoderDecoderModel:
     self.decoding = decoding or predict.Decoding('beam')
     self._smoothing, self._z_loss = label_smoothing, z_loss
     self._normalizing = loss_normalizing_factor
-    self._tasks = _tasks(module)
+    for source in export.sources(module).values():
+      if source.num_tasks > 1:
+        raise UserError(
+          f'{type(source).__name__} has num_tasks={source.num_tasks}; expected '
+          "1: T5X's batches do not say which task a row belongs to. Set "
+          'NUM_TASKS=1, or train with prompt_jax.train, which numbers them.'
+        )
 
   def get_initial_variables(self, rng, input_shapes, input_types=None):
     """{'params': arrays, 'params_axes': AxisMetadata at '<leaf>_axes'}."""
-    del input_types
-    for name in input_shapes:
-      if name.endswith('_segment_ids'):
-        _refuse_packing(f'The feature {name}')
-    tokens, ids = jnp.zeros((1, 1), jnp.int32), jnp.zeros((1,), jnp.int32)
-    tree = self.module.init(rng, tokens, tokens, tokens, ids)['params']
+    del input_shapes, input_types
+    tokens = jnp.zeros((1, 1), jnp.int32)  # no parameter depends on a length
+    tree = self.module.init(rng, tokens, tokens, tokens)['params']
     boxed = params_lib.flatten(tree)
     axes = {
       f'{path}_axes': partitioning.AxisMetadata(
@@ -138,14 +135,13 @@ class EncoderDecoderModel:
     )
 
   def loss_fn(self, params, batch, dropout_rng):
-    """(scalar loss, {name: clu metric}); a dropout_rng of None drops nothing."""
+    """(scalar loss, {name: clu metric}); dropout_rng None drops nothing."""
     logits = self.module.apply(
       {'params': params},
       batch['encoder_input_tokens'],
       batch['decoder_input_tokens'],
       batch['decoder_target_tokens'],
-      self._task_ids(batch),
-      dropout_rng is None,
+      deterministic=dropout_rng is None,
       rngs=None if dropout_rng is None else {'dropout': dropout_rng},
     )
     targets = batch['decoder_target_tokens']
@@ -190,20 +186,7 @@ class EncoderDecoderModel:
 
   def _flat(self, tree, batch):
     """Parameters and batch as the rest of the package has them."""
-    batch = {**batch, 'task_ids': self._task_ids(batch)}
-    return params_lib.flatten(tree), batch
-
-  def _task_ids(self, batch):
-    """int32[B]; T5X's batches have none, which is right for one task."""
-    if 'task_ids' in batch:
-      return batch['task_ids']
-    if self._tasks > 1:
-      raise UserError(
-        f'The prompt source holds {self._tasks} tasks and the batch has no '
-        "'task_ids'; expected int32[B] in the batch. Set NUM_TASKS=1, or "
-        'train with prompt_jax.train, which numbers the tasks.'
-      )
-    return jnp.zeros(batch['encoder_input_tokens'].shape[0], jnp.int32)
+    return params_lib.flatten(tree), {**batch, 'task_ids': None}
 
 
 @flax.struct.dataclass
@@ -307,39 +290,27 @@ def _ours(state) -> AdafactorState:
   return AdafactorState(state.step, **fields)
 
 
-def _tasks(module) -> int:
-  """How many tasks the sources of a module hold prompts of."""
-  return max((x.num_tasks for x in export.sources(module).values()), default=1)
-
-
 def _own(flat: Mapping[str, Any]):
   """The leaves of the prompt sources."""
   return {p: x for p, x in flat.items() if p.split('/')[1] == 'prompt'}
 
 
 class PromptExport:
-  """Writes <model_dir>/prompts/<step>/<task>.npy whenever T5X saves, however it saves.
+  """Writes <model_dir>/prompts/<step>/<task>.npy whenever T5X saves.
 
   A member of SaveCheckpointConfig.state_transformation_fns, which T5X calls
   with either of its checkpointers; the state passes through unchanged.
 
   Args:
-    module: the model's module.
-    model_dir: folder of the run.
-    task: name of the file; of several, in the order of their ids.
-    base: what the sidecar is to call the base.
+    module: the model's module. model_dir: folder of the run.
+    task: name of the file. base: what the sidecar is to call the base.
   """
 
   def __init__(
-    self,
-    module: nn.Module,
-    model_dir: str,
-    task: str | Sequence[str] = 'prompt',
-    base: str = '',
+    self, module: nn.Module, model_dir: str, task: str, base: str = ''
   ):
     self._module, self._model_dir = module, model_dir
-    self._tasks = [task] if isinstance(task, str) else list(task)
-    self._base = base
+    self._task, self._base = task, base
 
   def __call__(self, state_dict, parameter_infos):
     if jax.process_index() == 0:
@@ -348,7 +319,7 @@ class PromptExport:
       flat = jax.device_get(_own(params_lib.flatten(state_dict['target'])))
       folder = os.path.join(self._model_dir, 'prompts', str(step))
       sidecar = _sidecar(self._module, self._base, step)
-      export.write_prompts(folder, self._module, flat, self._tasks, sidecar)
+      export.write_prompts(folder, self._module, flat, [self._task], sidecar)
     return state_dict, parameter_infos
 
 
@@ -364,55 +335,42 @@ def _sidecar(module, base: str, step: int | None):
 
 
 def export_prompts(
-  checkpoint: str, output: str, tasks: Sequence[str] = ('prompt',)
+  checkpoint: str, output: str, task: str = 'prompt'
 ) -> list[str]:
   """Writes the prompts of a checkpoint that T5X saved, native or Orbax.
 
   Args:
     checkpoint: the folder checkpoint_<step>, local or gs://bucket/...
     output: folder of the new <task>.npy and <task>.json.
-    tasks: names, in the order of their ids.
-  Returns: the paths of the .npy files.
-  Raises: UserError if it holds no plain prompts, or not one a task.
+    task: name of the files.
+  Returns: the paths of the .npy files, one a stack with a prompt.
+  Raises: UserError if its prompts are of another source than `Prompt`.
   Departures: the digest in the sidecar is that of the base as T5X saved it,
     which equals the base's own where both are of one dtype.
   """
   opened = Checkpoint(checkpoint)
-  read = lambda path: opened.read(f'target/{path}')
-  whole = [key for key in opened.shapes if key.startswith('target/')]
-  paths = sorted(key.removeprefix('target/') for key in whole)
-  flat = {path: read(path) for path in _own(dict.fromkeys(paths))}
-  module = _plain(flat, checkpoint)
-  if _tasks(module) != len(tasks):
-    raise UserError(
-      f'{checkpoint} holds the prompts of {_tasks(module)} tasks, and '
-      f'{len(tasks)} names were given ({", ".join(tasks)}); expected one a '
-      'task, in the order of their ids. Repeat --task.'
-    )
+  whole = {key.removeprefix('target/'): key for key in opened.shapes}
+  paths = sorted(path for path, key in whole.items() if path != key)
+  own = {p: opened.read(whole[p]) for p in _own(dict.fromkeys(paths))}
+  factories, width = {}, 1
+  for path, array in own.items():
+    stack, name = path.split('/prompt/')
+    if name != 'prompt':
+      raise UserError(
+        f"{checkpoint} holds {path}; expected '{stack}/prompt/prompt', the one "
+        'parameter of a plain prompt. Prompts of other sources are written by '
+        'the run itself to MODEL_DIR/prompts (PromptExport in gin).'
+      )
+    length, width = array.shape
+    factories[f'{stack}_prompt'] = functools.partial(Prompt, length)
+  config = T5Config(1, width, 1, 1, 1, 0, 0)  # only the sources are run
+  module = PromptEncoderDecoder(config, **factories)
   total = params_lib.Digest()
   for path in paths:
-    if path not in flat:
-      total.update(path, read(path))
+    if path not in own:
+      total.update(path, opened.read(whole[path]))
   sidecar = _sidecar(module, '', opened.step) | {'base_digest': total.hex()}
-  return export.write_prompts(output, module, flat, tasks, sidecar)
-
-
-def _plain(flat: Mapping[str, np.ndarray], checkpoint: str):
-  """A module with the sources whose parameters these are."""
-  kinds = {'prompt': Prompt, 'prompts': TaskPrompts}
-  factories, width = {}, 1
-  for path, array in flat.items():
-    stack, name = path.split('/prompt/')
-    if name not in kinds:
-      raise UserError(
-        f'{checkpoint} holds {path}, which is no plain prompt; expected '
-        "'<stack>/prompt/prompt' or '<stack>/prompt/prompts'. The run itself "
-        'writes prompts of any source to MODEL_DIR/prompts, by PromptExport.'
-      )
-    *sizes, width = array.shape
-    factories[f'{stack}_prompt'] = functools.partial(kinds[name], *sizes)
-  config = T5Config(1, width, 1, 1, 1, 0, 0)  # only the sources are run
-  return PromptEncoderDecoder(config, **factories)
+  return export.write_prompts(output, module, own, [task], sidecar)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -420,11 +378,10 @@ def main(argv: Sequence[str] | None = None) -> int:
   parser = argparse.ArgumentParser(prog='python -m prompt_jax.t5x')
   parser.add_argument('--checkpoint', required=True, help='checkpoint_<step>')
   parser.add_argument('--output', required=True, help='folder to write to')
-  parser.add_argument('--task', action='append', help='name; repeatable')
+  parser.add_argument('--task', default='prompt', help='name of the files')
   args = parser.parse_args(argv)
-  tasks = args.task or ('prompt',)
   try:
-    print('\n'.join(export_prompts(args.checkpoint, args.output, tasks)))
+    print('\n'.join(export_prompts(args.checkpoint, args.output, args.task)))
   except UserError as error:
     print(f'prompt_jax.t5x: {error}', file=sys.stderr)
     return 2

@@ -35,7 +35,7 @@ MLP_DIM = {MLP}
 NUM_HEADS = {HEADS}
 HEAD_DIM = {KEYS}
 NUM_ENCODER_LAYERS = 2
-NUM_DECODER_LAYERS = 2
+NUM_DECODER_LAYERS = 1
 ACTIVATION_DTYPE = 'float32'
 VOCABULARY = 'shipped'
 INITIAL_CHECKPOINT_PATH = '{{base}}'
@@ -117,7 +117,7 @@ def write(folder: pathlib.Path) -> dict[str, str]:
   Returns: {macro: value}, gin text for every macro that a file of
     gin/methods or gin/prompts may leave open or that has to be small here.
   """
-  config = T5Config(VOCABULARY, WIDTH, KEYS, MLP, HEADS, 2, 2)
+  config = T5Config(VOCABULARY, WIDTH, KEYS, MLP, HEADS, 2, 1)
   rng = np.random.default_rng(41)
 
   def leaf(path, shape):

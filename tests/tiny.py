@@ -1,8 +1,13 @@
 """A model, batches and gin files small enough for a test to train."""
 
+import atexit
 import functools
+import os
 import pathlib
+import shutil
+import tempfile
 import types
+from unittest import mock
 
 import gin
 import jax
@@ -11,8 +16,10 @@ import numpy as np
 from prompt_jax import ginfiles
 from prompt_jax.prompted import PromptEncoderDecoder
 from prompt_jax.prompts import Prompt
+from prompt_jax.t5 import pretrained
 from prompt_jax.t5.config import T5Config
 from prompt_jax.training import optim, sharding
+from prompt_jax.training import state as states
 from prompt_jax.training.adafactor import adafactor
 
 SIZES = dict(
@@ -154,3 +161,42 @@ def configured(folder, model_dir, **settings):
   ]
   ginfiles.parse(files, bindings)
   return gin.get_configurable(train.Run)()
+
+
+@functools.cache
+def _folder() -> pathlib.Path:
+  """A folder for what all tests of a session share; gone at its end."""
+  folder = pathlib.Path(tempfile.mkdtemp(prefix='tiny'))
+  atexit.register(shutil.rmtree, folder, ignore_errors=True)
+  return folder
+
+
+@functools.cache
+def base() -> str:
+  """A base of random weights on disk, in our own layout."""
+  plain = model(None)
+  flat = states.initial(plain, jax.random.key(3), states.abstract(plain)[0])
+  config = {'t5': pretrained.shapes_of(plain.config)}
+  pretrained.save(str(_folder() / 'base'), jax.device_get(flat), config)
+  return str(_folder() / 'base')
+
+
+@functools.cache
+def trained(method='prompt'):
+  """A finished run: its files, flags, MODEL_DIR and what `train` returned."""
+  from prompt_jax import train
+
+  files, model_dir = _folder() / f'{method}_files', _folder() / method
+  write_files(files, name=f'tiny_{method}')
+  settings = {'method': method, 'INITIAL_CHECKPOINT_PATH': base()}
+  # set, so that the run does not change where JAX keeps compiled programs
+  with mock.patch.dict(os.environ, JAX_COMPILATION_CACHE_DIR='unused'):
+    summary = train.train(configured(files, model_dir, **settings))
+  return types.SimpleNamespace(
+    files=files,
+    flags=functools.partial(flags, files, model_dir, **settings),
+    configured=functools.partial(configured, files, model_dir, **settings),
+    model_dir=model_dir,
+    summary=summary,
+    prompt=model_dir / 'prompts' / '4' / f'tiny_{method}.npy',
+  )

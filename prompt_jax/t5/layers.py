@@ -63,7 +63,9 @@ class RMSNorm(nn.Module):
     x = x.astype(jnp.float32)
     square = jnp.mean(jnp.square(x), axis=-1, keepdims=True)
     normed = x * jax.lax.rsqrt(square + self.epsilon)
-    return normed * scale.astype(jnp.float32).reshape((1,) * (x.ndim - 1) + (-1,))
+    return normed * scale.astype(jnp.float32).reshape(
+      (1,) * (x.ndim - 1) + (-1,)
+    )
 
 
 class Embed(nn.Module):
@@ -271,9 +273,7 @@ class MLP(nn.Module):
     for i, activation in enumerate(c.mlp_activations):
       name = f'wi_{i}' if c.is_gated else 'wi'
       dense = Dense(c.d_ff, ('embed', 'mlp'), c.activation_dtype, name=name)
-      hidden = hidden * _ACTIVATIONS[activation](
-        site(self, name, dense(x), x)
-      )
+      hidden = hidden * _ACTIVATIONS[activation](site(self, name, dense(x), x))
     hidden = site(self, 'hidden', hidden, x)
     hidden = Dropout(c.dropout_rate)(hidden, deterministic)
     dense = Dense(c.d_model, ('mlp', 'embed'), c.activation_dtype, name='wo')

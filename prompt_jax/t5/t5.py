@@ -103,9 +103,7 @@ class Encoder(nn.Module):
     c = self.config
     layer = _rematted(EncoderLayer, c)
     self.relpos_bias = RelativePositionBias(c, bidirectional=True)
-    self.layers = [
-      layer(c, self.inserts) for _ in range(c.num_encoder_layers)
-    ]
+    self.layers = [layer(c, self.inserts) for _ in range(c.num_encoder_layers)]
     self.encoder_norm = RMSNorm(c.layer_norm_epsilon)
     self.dropout = Dropout(c.dropout_rate)
 
@@ -127,7 +125,7 @@ class Encoder(nn.Module):
     return Encoded(h * mask[:, :, None], mask)
 
   def __call__(self, embeds, mask, task_ids=None, deterministic=True):
-    """Embedded input -> Encoded. `task_ids` is read by encoders with prompts."""
+    """Embedded input -> Encoded; encoders with prompts read `task_ids`."""
     del task_ids
     return self.stack(embeds, mask, mask[:, None, None, :], deterministic)
 
@@ -162,9 +160,7 @@ class Decoder(nn.Module):
     c = self.config
     layer = _rematted(DecoderLayer, c)
     self.relpos_bias = RelativePositionBias(c, bidirectional=False)
-    self.layers = [
-      layer(c, self.inserts) for _ in range(c.num_decoder_layers)
-    ]
+    self.layers = [layer(c, self.inserts) for _ in range(c.num_decoder_layers)]
     self.decoder_norm = RMSNorm(c.layer_norm_epsilon)
     self.dropout = Dropout(c.dropout_rate)
     self.cursor = Cursor()
@@ -277,9 +273,7 @@ class T5(nn.Module):
   def start(self, encoded: Encoded, length: int, task_ids=None):
     """Makes the decoding caches for `length` steps (mutable 'cache')."""
     tokens = jnp.zeros((encoded.states.shape[0], 1), jnp.int32)
-    self.decoder.start(
-      self.token_embedder(tokens), encoded, length, task_ids
-    )
+    self.decoder.start(self.token_embedder(tokens), encoded, length, task_ids)
 
   def step(self, tokens, length: int):
     """int[R,1] -> float32[R,V], reading and writing 'cache'."""

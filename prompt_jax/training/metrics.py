@@ -99,7 +99,10 @@ class Log:
       from tensorboardX import SummaryWriter
 
       self._events = SummaryWriter(
-        os.path.join(folder, 'tensorboard'), purge_step=step + 1 if step else None
+        os.path.join(folder, 'tensorboard'),
+        purge_step=step + 1 if step else None,
+        # names hold whole seconds; a quick second life must not overwrite
+        filename_suffix=f'.{step}',
       )
 
   def _keep_until(self, step: int) -> None:

@@ -134,9 +134,7 @@ def test_loss(name, kind):
   got, sums = losses.loss(_outputs(name)[1], batch, **options)
   np.testing.assert_allclose(got, stored[f'out/{kind}'], rtol=SCALAR_RTOL)
   accuracy = sums['correct'] / sums['weights']
-  np.testing.assert_allclose(
-    accuracy, stored['out/accuracy'], rtol=SCALAR_RTOL
-  )
+  np.testing.assert_allclose(accuracy, stored['out/accuracy'], rtol=SCALAR_RTOL)
 
 
 @every_model
@@ -232,9 +230,7 @@ def test_position_buckets():
   assert others
   for key in others:
     kind, count, distance = key.split('_')
-    got = buckets(
-      relative, kind == 'bidirectional', int(count), int(distance)
-    )
+    got = buckets(relative, kind == 'bidirectional', int(count), int(distance))
     np.testing.assert_array_equal(got, stored[key], err_msg=key)
 
 

@@ -39,7 +39,9 @@ def test_a_list_of_activations_is_the_tuple():
   listed = models.config(mlp_activations=['gelu', 'linear'])
   assert listed == models.config(mlp_activations=('gelu', 'linear'))
   assert hash(listed) == hash(models.config())
-  assert listed.is_gated and not models.config(mlp_activations=['relu']).is_gated
+  assert (
+    listed.is_gated and not models.config(mlp_activations=['relu']).is_gated
+  )
 
 
 def test_it_is_frozen():

@@ -60,12 +60,11 @@ def test_bfloat16_operands_and_float32_results_both_ways(shapes):
   np.testing.assert_allclose(run(x, w), jnp.matmul(*rounded), **CLOSE)
 
 
-@pytest.mark.parametrize('dtypes', [('float32', 'bfloat16')] * 1)
-def test_gradients_have_the_dtypes_of_the_operands(dtypes):
+def test_gradients_have_the_dtypes_of_the_operands():
   (x, w), (g,) = _draw(SHAPES['rows']), _draw([(3, 7, 11)])
-  x, w = x.astype(dtypes[0]), w.astype(dtypes[1])
+  w = w.astype(jnp.bfloat16)
   dx, dw = _pull(lambda x, w: product(x, w, 'bfloat16'), x, w, g)
-  assert (dx.dtype, dw.dtype) == dtypes
+  assert (dx.dtype, dw.dtype) == (x.dtype, w.dtype)
 
 
 def test_gradient_of_a_frozen_matrix_is_dropped():

@@ -1,7 +1,5 @@
 """A step computes what its products need and no weight gradient of the base."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import pytest
@@ -10,12 +8,12 @@ from prompt_jax import params
 from prompt_jax.prompted import PromptEncoderDecoder
 from prompt_jax.prompts.prompt import Prompt
 from prompt_jax.t5.config import T5Config
+from prompt_jax.training import loss as losses
 from prompt_jax.training import state as states
 from prompt_jax.training.adafactor import adafactor
 from prompt_jax.training.flops import step_flops
 from prompt_jax.training.optim import adamw
 from prompt_jax.training.step import forward, train_step
-from prompt_jax.training import loss as losses
 from tests.jaxprs import dots
 
 B, T, U, P = 8, 48, 8, 20
@@ -89,7 +87,9 @@ def test_flops_of_a_step(kind, dtype):
 
 def test_training_the_base_costs_more():
   config = _config()
-  assert _compiled(config, (('.*', 0.3),)) > 1.3 * step_flops(config, B, T, U, P)
+  assert _compiled(config, (('.*', 0.3),)) > 1.3 * step_flops(
+    config, B, T, U, P
+  )
 
 
 def test_count_of_a_model_by_hand():
@@ -138,7 +138,6 @@ def test_bfloat16_multiplies_nothing_in_float32():
   assert set(dots(step, *shapes)) == {('bfloat16', 'bfloat16', 'float32')}
 
 
-def test_remat_costs_at_most_another_forward():
-  config = _config(remat='full')
-  plain = step_flops(config, B, T, U, P)
-  assert plain < _compiled(config) <= 1.6 * plain
+def test_remat_computes_at_most_a_forward_more():
+  share = _compiled(_config(remat='full')) / step_flops(_config(), B, T, U, P)
+  assert 1.2 <= share <= 1.5, f'{share:.3f} of what is needed without'

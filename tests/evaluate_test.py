@@ -1,0 +1,141 @@
+"""Evaluation: scores, texts, metrics, and several tasks at once."""
+
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from prompt_jax import data, evaluate, predict
+from prompt_jax.batches import assemble
+from prompt_jax.data import Dataset
+from prompt_jax.errors import UserError
+from prompt_jax.evaluate import Evaluator, Result, flat_metrics
+from prompt_jax.tasks import local
+from prompt_jax.training import state as states
+from tests import tiny
+
+LENGTHS = {'inputs': 13, 'targets': 5}
+
+
+@pytest.fixture(scope='module')
+def tasks(tmp_path_factory):
+  """Two tasks of the same rows; the second has a closed list, too."""
+  folder = tmp_path_factory.mktemp('evaluate')
+  tiny.write_files(folder)
+  files = {n: str(folder / f'{n}.tsv') for n in ('train', 'validation')}
+  settings = {'files': files, 'labels': ['no', 'yes'], 'vocabulary': 'bytes'}
+  names = 'evaluate_one', 'evaluate_two'
+  return [local.FileTask(name=name, **settings) for name in names]
+
+
+@pytest.fixture(scope='module')
+def sets(tasks):
+  return [
+    data.evaluation(task, 'validation', LENGTHS, 8, i, vocabulary='bytes')
+    for i, task in enumerate(tasks)
+  ]
+
+
+@pytest.fixture(scope='module')
+def untrained():
+  model = tiny.model()
+  shapes, _ = states.abstract(model)
+  return model, states.initial(model, jax.random.key(7), list(shapes))
+
+
+@pytest.fixture
+def constant(monkeypatch):
+  """Ranking that always takes the last label, and compiles at once."""
+  last = lambda model: lambda flat, batch, labels: jnp.broadcast_to(
+    jnp.arange(labels.shape[0], dtype=jnp.float32),
+    (batch['task_ids'].shape[0], labels.shape[0]),
+  )
+  monkeypatch.setattr(predict, 'ranker', last)
+  return types.SimpleNamespace(config=None)
+
+
+@pytest.mark.slow
+def test_rank_scores_are_teacher_forced_sums(sets, untrained):
+  model, flat = untrained
+  (result,) = Evaluator(model, sets[:1])(flat)
+  assert len(result.predictions) == len(sets[0]) == 10  # 8, then 2 and padding
+  assert result.metrics['outside'] == 0.0
+  vocabulary = evaluate._task(sets[0]).output_features['targets'].vocabulary
+  labels = evaluate.label_tokens(vocabulary, ['no', 'yes'])
+  scorer = jax.jit(predict.scorer(model))
+  inputs = sets[0].tokens.inputs.pad(np.arange(10), 13)
+  for i, label in enumerate(['no', 'yes']):
+    rows = np.broadcast_to(labels[i], (10, labels.shape[1]))
+    sums = scorer(flat, assemble(inputs, rows, np.zeros(10, np.int32)))
+    scores = [row['scores'][label] for row in result.predictions]
+    np.testing.assert_allclose(scores, sums, rtol=1e-5, atol=1e-5)
+  for row in result.predictions:
+    assert row['prediction'] == max(row['scores'], key=row['scores'].get)
+  right = [row['target'] == row['prediction'] for row in result.predictions]
+  assert result.metrics['accuracy'] == pytest.approx(100 * np.mean(right))
+
+
+@pytest.mark.slow
+def test_an_untrained_model_decodes_what_is_no_label(sets, untrained):
+  model, flat = untrained
+  (result,) = Evaluator(model, sets[:1], 'generate')(flat)
+  texts = [row['prediction'] for row in result.predictions]
+  outside = np.mean([text not in ('no', 'yes') for text in texts])
+  assert len(texts) == 10 and outside > 0
+  assert result.metrics['outside'] == pytest.approx(100 * outside)
+  assert 'scores' not in result.predictions[0]
+
+
+def test_tasks_have_their_own_metrics_and_a_mean(sets, constant):
+  results = Evaluator(constant, sets)({})
+  assert [r.task for r in results] == ['evaluate_one', 'evaluate_two']
+  share = 100 * sets[0].targets_pretokenized.count('yes') / 10
+  found = flat_metrics(results)
+  assert found == {
+    **{f'evaluate_{n}/accuracy': share for n in ('one', 'two')},
+    **{f'evaluate_{n}/outside': 0.0 for n in ('one', 'two')},
+    **{'accuracy': share, 'outside': 0.0},
+  }
+  assert flat_metrics(results[:1]) == {'accuracy': share, 'outside': 0.0}
+
+
+def test_mean_over_tasks():
+  of = lambda task, **metrics: Result(task, 'test', metrics, [])
+  found = flat_metrics([of('a', accuracy=50.0, f1=1.0), of('b', accuracy=75.0)])
+  assert found['accuracy'] == 62.5 and found['f1'] == 1.0
+
+
+def test_labels_can_be_given(sets, constant):
+  (result,) = Evaluator(constant, sets[:1], labels=['yes', 'no', 'so'])({})
+  assert set(result.predictions[0]['scores']) == {'yes', 'no', 'so'}
+  assert {row['prediction'] for row in result.predictions} == {'so'}
+  assert result.metrics == {'accuracy': 0.0, 'outside': 100.0}
+
+
+def test_stopped_between_batches(sets, constant):
+  asked = []
+  stop = lambda: bool(asked.append(1)) or len(asked) > 1
+  assert Evaluator(constant, sets, stop=stop)({}) is None
+  assert len(asked) == 2
+
+
+def test_what_cannot_be_evaluated(sets, constant):
+  with pytest.raises(UserError, match="EVAL_MODE is 'score'; expected one of"):
+    Evaluator(constant, sets, 'score')
+  free = types.SimpleNamespace(task='summaries', labels=None, batch_size=8)
+  with pytest.raises(UserError, match="'summaries' has no closed list") as caught:
+    Evaluator(constant, [free])
+  assert 'Give CLASS_LABELS' in str(caught.value)
+
+
+def test_sets_of_a_dataset(tasks):
+  dataset = Dataset(tasks, LENGTHS, vocabulary='bytes')
+  found = evaluate.evaluation_sets(dataset, batch_size=8, max_batches=1)
+  assert [(s.task, s.task_id, len(s)) for s in found] == [
+    ('evaluate_one', 0, 8),
+    ('evaluate_two', 1, 8),
+  ]
+  with pytest.raises(UserError, match="has a split 'test'; expected one of"):
+    evaluate.evaluation_sets(dataset, 'test')
