@@ -30,7 +30,7 @@ _ELSEWHERE = {
   '--max_steps': '--gin.TRAIN_STEPS=...',
   '--per_device_train_batch_size': '--gin.BATCH_SIZE=... (all devices)',
   '--resume_from_checkpoint': 'the same command again: a run resumes itself',
-  '--metric_for_best_model': "--gin.BEST_METRIC=\"'accuracy'\"",
+  '--metric_for_best_model': '--gin.BEST_METRIC="\'accuracy\'"',
   '--load_best_model_at_end': '--gin.BEST_METRIC=... (its prompt is kept)',
   '--seed': '--gin.RANDOM_SEED=...',
   '--model_name_or_path': '--gin_file=models/... and '
@@ -201,8 +201,7 @@ def main(argv=None) -> int:
       flag = argument.split('=')[0]
       if flag in _ELSEWHERE:
         raise UserError(
-          f'{flag} is not a flag of this command; expected '
-          f'{_ELSEWHERE[flag]}.'
+          f'{flag} is not a flag of this command; expected {_ELSEWHERE[flag]}.'
         )
     args = _parser().parse_args(ginfiles.flags_to_bindings(argv))
     return _run(args)

@@ -70,7 +70,9 @@ def evaluate(run: Evaluation) -> list[Result]:
       'base_digest': digest,
     }
     files.write_json_lines(folder / f'{result.task}.jsonl', result.predictions)
-    files.write_json(folder / f'{result.task}.json', {**result.metrics, **about})
+    files.write_json(
+      folder / f'{result.task}.json', {**result.metrics, **about}
+    )
     said = '  '.join(f'{k} {v:.2f}' for k, v in result.metrics.items())
     print(f'{result.task} {result.split}: {said}', flush=True)
   return results

@@ -45,7 +45,9 @@ def label_tokens(vocabulary, labels: Sequence[str]) -> np.ndarray:
   """Label texts -> int32[C,U], each ended by EOS, padded with 0."""
   rows = [[*vocabulary.encode(label), EOS] for label in labels]
   longest = max(map(len, rows))
-  return np.asarray([row + [0] * (longest - len(row)) for row in rows], np.int32)
+  return np.asarray(
+    [row + [0] * (longest - len(row)) for row in rows], np.int32
+  )
 
 
 class Evaluator:
@@ -87,7 +89,7 @@ class Evaluator:
           raise UserError(
             f"EVAL_MODE is 'rank' but task {task!r} has no closed list of "
             'labels; expected its target texts. Give CLASS_LABELS, or use '
-            "--gin.EVAL_MODE=\"'generate'\"."
+            '--gin.EVAL_MODE="\'generate\'".'
           )
       self._rank = Program('ranking', predict.ranker(model))
     self._model, self._decoding = model, decoding or predict.Decoding()

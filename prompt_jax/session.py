@@ -1,6 +1,6 @@
 """A run in progress: what it starts from, how it is evaluated and saved.
 
-    base + initialisers -> trainable | frozen -> state, or the newest checkpoint
+base + initialisers -> trainable | frozen -> state, or the newest checkpoint
 """
 
 from collections.abc import Mapping
@@ -60,9 +60,7 @@ def initial_state(run, trainable) -> states.State:
     opt_state=jax.tree_util.tree_map_with_path(
       beside, run.optimizer.init(trainable)
     ),
-    rng=jax.device_put(
-      jax.random.key_data(jax.random.key(run.seed)), whole
-    ),
+    rng=jax.device_put(jax.random.key_data(jax.random.key(run.seed)), whole),
   )
 
 
@@ -139,7 +137,7 @@ class Session:
       # Another run's state has another shape, so its manifest comes first.
       try:
         manifest = self.checkpoints.manifest(number)
-      except Exception:  # noqa: BLE001  unreadable: `restore` tells
+      except Exception:
         continue
       check_same_run(self.identity, manifest, self.run.folder)
       break

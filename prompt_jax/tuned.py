@@ -1,8 +1,8 @@
 """A frozen base with a saved prompt, from Python and without TensorFlow.
 
-    model = prompt_jax.load('mini', prompt='prompts/300/movie_sentiment.npy')
-    model.generate(['a moving, funny film'])
-    model.rank(['a moving, funny film'], ['negative', 'positive'])
+model = prompt_jax.load('mini', prompt='prompts/300/movie_sentiment.npy')
+model.generate(['a moving, funny film'])
+model.rank(['a moving, funny film'], ['negative', 'positive'])
 """
 
 from collections.abc import Sequence

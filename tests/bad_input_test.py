@@ -216,6 +216,8 @@ def test_a_folder_that_is_a_file(tmp_path, capsys):
 def test_no_steps_are_no_error(tmp_path, capsys):
   tiny.write_files(tmp_path / 'files')
   settings = {'INITIAL_CHECKPOINT_PATH': tiny.base(), 'TRAIN_STEPS': 0}
-  assert cli.main(tiny.flags(tmp_path / 'files', tmp_path / 'run', **settings)) == 0
+  assert (
+    cli.main(tiny.flags(tmp_path / 'files', tmp_path / 'run', **settings)) == 0
+  )
   said = capsys.readouterr().out
   assert f'nothing to do: {tmp_path / "run"} is at step 0' in said

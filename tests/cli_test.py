@@ -46,7 +46,9 @@ def test_a_folder_that_cannot_be_written(raises, capsys):
   raises(OSError(errno.ENOSPC, 'No space left on device', '/disk/a'))
   assert cli.main(['train']) == 2
   said = capsys.readouterr().err
-  assert said.startswith('prompt-jax: /disk/a cannot be written or read: No space')
+  assert said.startswith(
+    'prompt-jax: /disk/a cannot be written or read: No space'
+  )
   raises(OSError(errno.EIO, 'Input/output error'))
   with pytest.raises(OSError, match='Input/output'):
     cli.main(['train'])

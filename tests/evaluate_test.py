@@ -48,9 +48,11 @@ def untrained():
 @pytest.fixture
 def constant(monkeypatch):
   """Ranking that always takes the last label, and compiles at once."""
-  last = lambda model: lambda flat, batch, labels: jnp.broadcast_to(
-    jnp.arange(labels.shape[0], dtype=jnp.float32),
-    (batch['task_ids'].shape[0], labels.shape[0]),
+  last = lambda model: (
+    lambda flat, batch, labels: jnp.broadcast_to(
+      jnp.arange(labels.shape[0], dtype=jnp.float32),
+      (batch['task_ids'].shape[0], labels.shape[0]),
+    )
   )
   monkeypatch.setattr(predict, 'ranker', last)
   return types.SimpleNamespace(config=None)
@@ -125,7 +127,9 @@ def test_what_cannot_be_evaluated(sets, constant):
   with pytest.raises(UserError, match="EVAL_MODE is 'score'; expected one of"):
     Evaluator(constant, sets, 'score')
   free = types.SimpleNamespace(task='summaries', labels=None, batch_size=8)
-  with pytest.raises(UserError, match="'summaries' has no closed list") as caught:
+  with pytest.raises(
+    UserError, match="'summaries' has no closed list"
+  ) as caught:
     Evaluator(constant, [free])
   assert 'Give CLASS_LABELS' in str(caught.value)
 

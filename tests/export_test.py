@@ -54,7 +54,9 @@ def test_a_whole_model_says_what_the_run_says(tmp_path, capsys):
   of = lambda model, flat: jax.jit(lambda f: forward(model, f, batch))(flat)
   here = jax.device_get(state.trainable)
   assert session.run.model.config == model.model.config
-  np.testing.assert_array_equal(of(session.run.model, here), of(model.model, model.flat))
+  np.testing.assert_array_equal(
+    of(session.run.model, here), of(model.model, model.flat)
+  )
   assert json.loads((output / 'config.json').read_text())['step'] == 4
   prompts = tmp_path / 'prompts'
   assert command(run, prompts) == 2
@@ -77,7 +79,9 @@ def test_what_a_source_makes_of_each_task(tmp_path):
 
 
 def test_what_cannot_be_exported():
-  assert not export.exportable(tiny.model(None)) and export.exportable(tiny.model())
+  assert not export.exportable(tiny.model(None)) and export.exportable(
+    tiny.model()
+  )
   with pytest.raises(UserError, match='This model has no prompt to export'):
     export.prompt_arrays(tiny.model(None), {}, ['a'])
 

@@ -41,7 +41,9 @@ class Echo:
     return [f'{decoding.method} {text}' for text in texts]
 
   def scores(self, texts, labels):
-    return np.array([[float(label in text) for label in labels] for text in texts])
+    return np.array(
+      [[float(label in text) for label in labels] for text in texts]
+    )
 
 
 @pytest.fixture
@@ -62,7 +64,9 @@ def test_jsonl_keeps_order_and_fields(tmp_path, echo, capsys):
   run = inference(tmp_path, text, 'in.jsonl')
   assert infer.infer(run) == 7
   found = said(run)
-  assert [list(row) for row in found] == [['id', 'inputs', 'x', 'prediction']] * 7
+  assert [list(row) for row in found] == [
+    ['id', 'inputs', 'x', 'prediction']
+  ] * 7
   for row, old in zip(found, rows, strict=True):
     assert row.pop('prediction') == f'greedy {old["inputs"]}'
     assert row == old
@@ -92,7 +96,11 @@ def test_with_a_model(tmp_path):
 
 def test_lines_of_text(tmp_path):
   path = write(tmp_path / 'a.txt', '\ufeffone\u2028 two\r\n\n three')
-  assert [row['inputs'] for row in rows_of(path)] == ['one\u2028 two', '', ' three']
+  assert [row['inputs'] for row in rows_of(path)] == [
+    'one\u2028 two',
+    '',
+    ' three',
+  ]
   assert rows_of(write(tmp_path / 'b.txt', '')) == []
 
 
@@ -105,7 +113,11 @@ def test_lines_of_json(tmp_path):
 @pytest.mark.parametrize(
   ('name', 'text', 'texts'),
   [
-    ('a.jsonl', '{"inputs": "x"}\n{"input": "y"}', ['Line 2 of', "text 'inputs'"]),
+    (
+      'a.jsonl',
+      '{"inputs": "x"}\n{"input": "y"}',
+      ['Line 2 of', "text 'inputs'"],
+    ),
     ('a.jsonl', '{"inputs": 3}', ['Line 1 of']),
     ('a.jsonl', '["x"]', ['Line 1 of']),
     ('a.jsonl', '{"inputs"', ['Line 1 of']),

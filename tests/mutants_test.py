@@ -42,8 +42,9 @@ class Scale(nn.Module):
   @nn.compact
   def __call__(self, y, x):
     del x
-    scale = self.param('scale', nn.initializers.constant(self.first), (1, 1, 1))
-    return y * scale if self.reads else y
+    first = nn.initializers.constant(self.first)
+    scale = self.param('scale', first, y.shape[2:])
+    return y * scale[None, None] if self.reads else y
 
 
 @pytest.fixture(scope='module')

@@ -28,7 +28,22 @@ LIVES = [
 ]
 
 
-def start(module, *arguments, cache):
+@pytest.fixture
+def start():
+  """`_start`; what still runs when the test ends is killed."""
+  started = []
+
+  def start(*arguments, cache):
+    started.append(_start(*arguments, cache=cache))
+    return started[-1]
+
+  yield start
+  for process in started:
+    process.kill()
+    process.communicate()
+
+
+def _start(module, *arguments, cache):
   """A process; compiled programs are shared through a folder."""
   environment = {
     **{k: v for k, v in os.environ.items() if k != 'XLA_FLAGS'},
@@ -72,7 +87,7 @@ def files(folder):
 
 
 @pytest.mark.slow
-def test_interrupted_and_resumed_is_bitwise_uninterrupted(tmp_path):
+def test_interrupted_and_resumed_is_bitwise_uninterrupted(start, tmp_path):
   tiny.write_files(tmp_path / 'files', name='resumed')
   cache, whole, cut = (tmp_path / n for n in ('cache', 'whole', 'cut'))
   flags = lambda folder: tiny.flags(tmp_path / 'files', folder, **SETTINGS)
@@ -94,7 +109,9 @@ def test_interrupted_and_resumed_is_bitwise_uninterrupted(tmp_path):
   name = f'prompts/{STEPS}/resumed.npy'
   np.testing.assert_array_equal(np.load(cut / name), np.load(whole / name))
   assert (cut / name).read_bytes() == (whole / name).read_bytes()
-  assert (np.load(whole / name) != np.load(whole / 'prompts/5/resumed.npy')).any()
+  assert (
+    np.load(whole / name) != np.load(whole / 'prompts/5/resumed.npy')
+  ).any()
   # every point once and in order, the evaluations and the best step too
   assert points(cut) == points(whole) and len(points(whole)) == STEPS + 4
   assert files(cut / 'eval') == files(whole / 'eval')

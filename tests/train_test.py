@@ -93,5 +93,7 @@ def test_a_changed_base_is_caught(run, session):
 def test_a_run_starts_from_the_base_on_disk(run, session):
   for path, leaf in session.frozen.items():
     assert leaf.sharding.is_fully_replicated, path
-  assert len(next(iter(session.frozen.values())).devices()) == len(jax.devices())
+  assert len(next(iter(session.frozen.values())).devices()) == len(
+    jax.devices()
+  )
   assert session.digest == run.summary['base_digest']

@@ -30,7 +30,9 @@ from prompt_jax.training.state import State
 def named(state: Any) -> tuple[dict[str, Any], Any]:
   """A state as {slash name: leaf} in tree order, and its tree."""
   leaves, tree = jax.tree_util.tree_flatten_with_path(state)
-  names = [jax.tree_util.keystr(k, simple=True, separator='/') for k, _ in leaves]
+  names = [
+    jax.tree_util.keystr(k, simple=True, separator='/') for k, _ in leaves
+  ]
   return dict(zip(names, [leaf for _, leaf in leaves], strict=True)), tree
 
 
@@ -70,9 +72,7 @@ class Checkpoints:
       options=ocp.CheckpointManagerOptions(
         create=True,
         enable_async_checkpointing=False,
-        preservation_policy=preservation_policy.AnyPreservationPolicy(
-          policies
-        ),
+        preservation_policy=preservation_policy.AnyPreservationPolicy(policies),
       ),
     )
 
@@ -154,7 +154,7 @@ class Checkpoints:
           ),
         )
       # Orbax and tensorstore raise many types for a damaged file.
-      except Exception as error:  # noqa: BLE001
+      except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         failures.append(f'step {step}: {reason}')
         self._damaged.add(step)

@@ -5,8 +5,8 @@ metrics it gives, and a save never before the check that the numbers are
 finite, so that every checkpoint on disk is a good one.
 """
 
-from collections.abc import Callable, Iterator, Mapping
 import collections
+from collections.abc import Callable, Iterator, Mapping
 import dataclasses
 import signal
 import threading
@@ -18,7 +18,6 @@ from prompt_jax.errors import UserError
 from prompt_jax.training.metrics import Log, Meter, check_finite
 from prompt_jax.training.progress import Progress
 from prompt_jax.training.state import State
-
 
 _COUNTS = (
   'train_steps',

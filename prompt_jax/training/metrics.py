@@ -1,7 +1,7 @@
 """Metrics: sums from the steps, rates and ratios at the end, files.
 
-    metrics.jsonl       one line a point, the source of truth
-    tensorboard/        the same values as events
+metrics.jsonl       one line a point, the source of truth
+tensorboard/        the same values as events
 """
 
 from collections.abc import Mapping

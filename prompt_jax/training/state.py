@@ -124,9 +124,7 @@ def summary(shapes: Mapping[str, Any], rates: Mapping[str, float]) -> str:
   """The start-up lines: what trains, at which rate, and what is frozen."""
   moving = {path: shapes[path] for path in rates}
   trains, total = params.count(moving), params.count(shapes)
-  lines = [
-    f'trainable {trains:,} of {total:,} ({100 * trains / total:.3f} %)'
-  ]
+  lines = [f'trainable {trains:,} of {total:,} ({100 * trains / total:.3f} %)']
   shown = sorted(rates)[:10]
   lines += [
     f'  {path} {tuple(shapes[path].shape)} at rate {rates[path]:g}'

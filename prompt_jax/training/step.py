@@ -3,11 +3,9 @@
     loss(trainable) = L(model(merge(trainable, frozen)), batch)
     gradient with respect to `trainable` only; update; step + 1
 
-The frozen base is an argument that is read, never returned. FLOPs of a step
-(products only, per token of a stack of width H, J = N K, m MLP kernels):
-forward 2 x (weights met by the token) + attention 4 x J x keys; backward to
-the inputs the same again. Weight gradients of the base are not built, so a
-step costs 2 forward passes and not 3.
+The frozen base is an argument that is read, never returned. Weight gradients
+of the base are not built, so a step costs two forward passes of its dense
+products and not three; `training/flops.py` counts.
 """
 
 from collections.abc import Callable, Mapping
@@ -114,8 +112,9 @@ def train_step(
     )
     trainable = apply_updates(state.trainable, updates)
     # a rate can be too large for a gradient that is still finite
-    finite = lambda path: jnp.all(jnp.isfinite(grads[path])) & jnp.all(
-      jnp.isfinite(trainable[path])
+    finite = lambda path: (
+      jnp.all(jnp.isfinite(grads[path]))
+      & jnp.all(jnp.isfinite(trainable[path]))
     )
     sums = dict(sums)
     sums['bad'] = jnp.stack([~finite(path) for path in sorted(grads)])

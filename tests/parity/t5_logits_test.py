@@ -217,8 +217,14 @@ def test_bfloat16_activations(name):
   float32 = stored['out/logits']
   # Against the exact logits: T5X rounds more (the residual stream too) and is
   # itself further from them than that in one file.
-  close_where(real, logits, float32, rtol=0, atol=BF16_ATOL)
-  close_where(real, logits.argmax(-1), float32.argmax(-1))
+  theirs = np.abs(stored['out/logits_bf16_activations'] - float32)
+  bound = max(BF16_ATOL, theirs[np.asarray(real)].max())
+  close_where(real, logits, float32, rtol=0, atol=bound)
+  # The same token, but where two are closer than rounding can tell apart.
+  top = np.sort(float32, axis=-1)
+  clear = np.asarray(real) & (top[..., -1] - top[..., -2] > 2 * BF16_ATOL)
+  assert clear.any()
+  close_where(clear, logits.argmax(-1), float32.argmax(-1))
   off = lambda x: np.sqrt(np.mean(np.square((x - float32)[np.asarray(real)])))
   assert 0 < off(logits) <= off(stored['out/logits_bf16_activations'])
 

@@ -102,10 +102,16 @@ def test_losses_and_layout_do_not_depend_on_the_mesh(kind, name, tmp_path):
   axis = 'model' if joined % model == 0 else None
   width = joined // (model if axis else 1)
   assert parts(frozen[QUERY]) == (PartitionSpec(None, axis), (7, width))
-  whole = [state.step, state.rng, state.trainable[PROMPT]]
-  for array in [*whole, *jax.tree.leaves(state.opt_state)]:
+  for array in state.step, state.rng, state.trainable[PROMPT]:
     assert array.sharding.is_fully_replicated
-    assert array.sharding.device_set == set(mesh.devices.flat)
+  for slot in jax.tree.leaves(state.opt_state):  # lies with its parameter
+    beside = state.trainable[WI]
+    if slot.shape == beside.shape:
+      assert slot.sharding.is_equivalent_to(beside.sharding, 2)
+    else:
+      assert slot.sharding.is_fully_replicated
+  for leaf in jax.tree.leaves(state):
+    assert leaf.sharding.device_set == set(mesh.devices.flat)
   if (kind, name) == ('divides', 'data 4, model 2'):
     _restores_on_fewer_devices(state, expected[STEPS], tmp_path)
 
@@ -114,10 +120,10 @@ def _restores_on_fewer_devices(state, expected, folder):
   """A checkpoint of eight devices goes on with one and with two."""
   checkpoints = Checkpoints(str(folder))
   checkpoints.save(state, {})
-  program, frozen, mesh, _ = alone('divides')
+  one, base, mesh, _ = alone('divides')
   two = sharding.make_mesh(2, jax.devices()[:2])
-  for program, like, frozen, mesh in (
-    (program, trainer('divides', mesh)[1], frozen, mesh),
+  for program, like, frozen, here in (
+    (one, trainer('divides', mesh)[1], base, mesh),
     (*trainer('divides', two), two),
   ):
     found, _ = checkpoints.restore(like)
@@ -126,7 +132,7 @@ def _restores_on_fewer_devices(state, expected, folder):
       jax.tree.leaves(found), jax.tree.leaves(like), strict=True
     ):
       assert leaf.sharding.is_equivalent_to(asked.sharding, leaf.ndim)
-    _, losses = go_on(program, found, frozen, mesh, 'divides', [STEPS])
+    _, losses = go_on(program, found, frozen, here, 'divides', [STEPS])
     np.testing.assert_allclose(losses, [expected], rtol=1e-6)
 
 

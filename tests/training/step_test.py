@@ -28,7 +28,7 @@ FACTORS = [
 
 
 class Bag(nn.Module):
-  """Logits from the mean of the inputs and the last target: quick to compile."""
+  """Logits from the mean input and the last target: quick to compile."""
 
   config: types.SimpleNamespace
 
@@ -45,7 +45,9 @@ class Bag(nn.Module):
 
 def optimizer_of(update):
   """An optimizer whose update is that of (gradients, state) alone."""
-  return types.SimpleNamespace(update=lambda g, state, *_, **__: update(g, state))
+  return types.SimpleNamespace(
+    update=lambda g, state, *_, **__: update(g, state)
+  )
 
 
 @functools.cache
