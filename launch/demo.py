@@ -25,6 +25,8 @@ METRIC = 'accuracy'
 # Chosen on the validation split; see the model card of `mini`.
 SETTINGS = {
   'PROMPT_LENGTH': '16',
+  'LEARNING_RATE': '0.03',
+  'SCHEDULE': 'linear',
   'TRAIN_STEPS': '600',
   'BATCH_SIZE': '64',
   'TASK_FEATURE_LENGTHS': "{'inputs': 64, 'targets': 4}",
@@ -74,7 +76,9 @@ def majority() -> float:
   from prompt_jax.tasks import local
 
   task = local.shipped(TASK)
-  train, test = ([t for _, t in local.examples(task, s)] for s in ('train', 'test'))
+  train, test = (
+    [t for _, t in local.examples(task, s)] for s in ('train', 'test')
+  )
   constant = max(set(train), key=train.count)
   return 100 * test.count(constant) / len(test)
 

@@ -61,7 +61,9 @@ def main() -> None:
       [*command, '--seed', seed], check=True, stdout=subprocess.PIPE, text=True
     ).stdout
     rows.append({'seed': int(seed), **json.loads(said.splitlines()[-1])})
-    written = json.loads((folder / 'test' / f'{rows[-1]["task"]}.json').read_text())
+    written = json.loads(
+      (folder / 'test' / f'{rows[-1]["task"]}.json').read_text()
+    )
     examples = written['examples']
   text = ''.join(json.dumps(row) + '\n' for row in rows)
   (out / 'results.jsonl').write_text(text)

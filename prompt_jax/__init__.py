@@ -1,7 +1,7 @@
 """prompt_jax: soft prompts for frozen T5-family models, in JAX and Flax.
 
-    model = prompt_jax.load('mini', prompt='movie_sentiment.npy')
-    model.rank(['a moving, funny film'], ['negative', 'positive'])
+model = prompt_jax.load('mini', prompt='movie_sentiment.npy')
+model.rank(['a moving, funny film'], ['negative', 'positive'])
 """
 
 import pathlib as _pathlib

@@ -64,7 +64,7 @@ def prompt_arrays(model, flat: Mapping, tasks: Sequence[str]):
   if not found:
     raise UserError(
       'This model has no prompt to export; expected a method with a prompt '
-      'source (methods/prompt.gin). `prompt-jax export --merge` writes the '
+      'source (methods/prompt.gin). `prompt-jax export --whole` writes the '
       'whole model instead.'
     )
   reading = [type(s).__name__ for s in found.values() if s.instance_wise]

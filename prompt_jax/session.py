@@ -171,24 +171,29 @@ class Session:
     Whoever finds the checkpoint finds its prompts: a run that died between
     the two makes the step, and so the same prompts, again.
     """
-    run = self.run
-    if export.exportable(run.model) and jax.process_index() == 0:
-      sidecar = self.sidecar(int(state.step), metrics)
-      folder = run.folder / 'prompts' / str(int(state.step))
-      flat = params.merge(state.trainable, self.frozen)
-      export.write_prompts(
-        str(folder), run.model, flat, run.dataset.tasks, sidecar
-      )
+    self.export(state, metrics)
     manifest = {
       'identity': self.identity,
       'best': dataclasses.asdict(best),
       'metrics': dict(metrics or {}),
-      'base': str(run.base),
+      'base': str(self.run.base),
       'data_position': int(state.step),
       'config': ginfiles.operative(),
       'versions': export.versions(),
     }
     self.checkpoints.save(state, manifest)
+
+  def export(self, state, metrics) -> None:
+    """Writes prompts/<step>/ where the method's prompts are plain arrays."""
+    run = self.run
+    if not export.exportable(run.model) or jax.process_index() != 0:
+      return
+    folder = run.folder / 'prompts' / str(int(state.step))
+    flat = params.merge(state.trainable, self.frozen)
+    sidecar = self.sidecar(int(state.step), metrics)
+    export.write_prompts(
+      str(folder), run.model, flat, run.dataset.tasks, sidecar
+    )
 
   def sidecar(self, step: int, metrics) -> dict:
     """What the files of all prompts of a step have in common."""

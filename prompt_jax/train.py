@@ -185,7 +185,7 @@ def train(run: Run) -> dict[str, Any]:
   """Carries out a run, from its newest checkpoint if it has one.
 
   Returns: {step, reason, best_step, best, train_seconds, steps_per_second,
-    compile_seconds, trainable, total, cost, base_digest} of this life of it.
+    compile_seconds, trainable, total, base_digest} of this life of it.
   Raises: UserError for bad input, before anything is compiled.
   """
   run.check()
@@ -193,55 +193,65 @@ def train(run: Run) -> dict[str, Any]:
   with Interruption() as interruption:
     session = Session(run, interruption)
     state, best = session.restore()
-    start, plan = int(state.step), run.plan
-    if start >= plan.train_steps:
+    start, seconds, compiling = int(state.step), 0.0, 0.0
+    owed = bool(run.evaluations) and best.evaluated < start
+    if start >= run.plan.train_steps and not (start and owed):
+      reason = 'done'
       print(
         f'nothing to do: {run.folder} is at step {start} and TRAIN_STEPS is '
-        f'{plan.train_steps}'
+        f'{run.plan.train_steps}'
       )
-      return {'step': start, 'reason': 'done', 'best_step': best.step}
-    files.write_text(run.folder / 'config.gin', ginfiles.operative())
-    coming = _batches(run, start)
-    first = next(coming)
-    program = _program(session, state)
-    program.compiled(state, session.frozen, first)
-    _say_start(run, program, start)
-    log, progress = Log(run.folder, start), Progress(plan.train_steps, start)
-    loop = Loop(
-      plan,
-      lambda state, batch: program(state, session.frozen, batch),
-      session.evaluate,
-      session.save,
-      log,
-      progress,
-      interruption,
-    )
-    began = time.monotonic()
-    try:
-      state, best, reason = loop.run(
-        state, itertools.chain([first], coming), best
+    else:
+      files.write_text(run.folder / 'config.gin', ginfiles.operative())
+      state, best, reason, seconds, compiling = _carry_out(
+        run, session, state, best, interruption
       )
-    finally:
-      coming.close()
-      progress.close()
-      log.close()
-    session.check_frozen()
+      session.check_frozen()
     session.checkpoints.close()
   _say_end(run, int(state.step), best, reason)
-  seconds = time.monotonic() - began
   return {
     'step': int(state.step),
     'reason': reason,
     'best_step': best.step,
     'best': best.value,
     'train_seconds': seconds,
-    'steps_per_second': (int(state.step) - start) / seconds,
-    'compile_seconds': program.seconds,
+    'steps_per_second': (int(state.step) - start) / max(seconds, 1e-9),
+    'compile_seconds': compiling,
     'trainable': params.count(state.trainable),
     'total': params.count(state.trainable) + params.count(session.frozen),
-    'cost': program.cost(),
     'base_digest': session.digest,
   }
+
+
+def _carry_out(run: Run, session: Session, state, best, interruption):
+  """Compiles the step and loops; (state, best, reason, seconds, compiling)."""
+  start, program = int(state.step), _program(session, state)
+  coming = _batches(run, start)
+  first = list(itertools.islice(coming, 1))  # none where steps are done
+  if first:
+    program.compiled(state, session.frozen, first[0])
+    _say_start(run, program, start)
+  log = Log(run.folder, start)
+  progress = Progress(run.plan.train_steps, start)
+  loop = Loop(
+    run.plan,
+    lambda state, batch: program(state, session.frozen, batch),
+    session.evaluate,
+    session.save,
+    log,
+    progress,
+    interruption,
+  )
+  if start == 0:
+    session.export(state, {})  # the initial prompt, as the release keeps it
+  began = time.monotonic()
+  try:
+    state, best, reason = loop.run(state, itertools.chain(first, coming), best)
+  finally:
+    coming.close()
+    progress.close()
+    log.close()
+  return state, best, reason, time.monotonic() - began, program.seconds
 
 
 def _batches(run: Run, start: int):

@@ -84,6 +84,7 @@ def shares(mixture) -> dict[str, float]:
 
 
 def check_split(task, split: str) -> None:
+  """Raises UserError unless the task has the split."""
   if split not in task.splits and '[' not in split:  # TFDS: 'train[:90%]'
     raise UserError(
       f'Task {task.name!r} has no split {split!r}; expected one of '
@@ -92,6 +93,7 @@ def check_split(task, split: str) -> None:
 
 
 def check_lengths(lengths: Mapping[str, int]) -> None:
+  """Raises UserError unless both lengths are whole and at least 1."""
   for name in FEATURES:
     length = lengths.get(name)
     if not isinstance(length, int) or length < 1:

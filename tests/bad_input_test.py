@@ -53,7 +53,7 @@ def test_missing_macro(refused):
 
 
 def test_misspelt_parameter(refused):
-  add = ['--gin.prompt_jax.train.Run.modle_dir=x']
+  add = ['--gin.train.Run.modle_dir=x']
   refused('modle_dir', 'model_dir', add=add)
 
 
@@ -113,7 +113,7 @@ def test_a_table_that_meets_nothing(refused):
   refused(
     "'encoder/promt/.*' in the train table matches none of the",
     'Nearest: encoder/prompt/prompt',
-    add=[f'--gin.prompt_jax.train.Run.table={table}'],
+    add=[f'--gin.train.Run.table={table}'],
   )
 
 
@@ -169,7 +169,7 @@ def test_data_files(refused, tmp_path, text, texts):
   file = tmp_path / 'train.tsv'
   file.write_text(text)
   files = f"{{'train': '{file}', 'validation': '{file}'}}"
-  add = [f'--gin.prompt_jax.tasks.local.FileTask.files={files}']
+  add = [f'--gin.local.FileTask.files={files}']
   refused(*texts, add=add)
 
 

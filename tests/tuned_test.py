@@ -105,9 +105,3 @@ def test_a_base_without_a_prompt_and_without_shapes(tmp_path):
   (bare / 'config.json').unlink()
   with pytest.raises(UserError, match='has no config.json that tells'):
     tuned.load(str(bare))
-
-
-def test_bytes_round_trip():
-  encode, decode = tuned.codec('bytes')
-  assert encode('aé') == [100, 198, 172]
-  assert decode([1, *encode('aé'), 0, 300]) == 'aé'

@@ -115,7 +115,8 @@ def check_base(
     raise UserError(
       f'The prompt was saved with {"; and with ".join(other)}. A prompt works '
       'only with the weights and the vocabulary it was trained on: load those '
-      '(its sidecar names them), or pass allow=True to try it all the same.'
+      '(its sidecar names them), or pass allow_other_base=True to try it all '
+      'the same.'
     )
 
 

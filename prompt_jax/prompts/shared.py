@@ -44,9 +44,7 @@ class TaskPrompts(nn.Module):
 
     prompts = self.param(
       'prompts',
-      nn.with_logical_partitioning(
-        tables, ('tasks', 'prompt', 'prompt_embed')
-      ),
+      nn.with_logical_partitioning(tables, ('tasks', 'prompt', 'prompt_embed')),
       (self.num_tasks, self.length, embeds.shape[-1]),
     )
     return jnp.take(prompts, task_ids, axis=0)

@@ -39,9 +39,7 @@ def beam_search(
   find a longer sequence of better score. An example without any finished
   sequence gets its live ones, with plain log probabilities.
 
-  Everything but the cache is static under jit.
-
-  Args:
+  Args (static under jit, but for the cache):
     step: one decoding step of the model.
     cache: leaves with axes have B rows; expanded to B * num_beams here, and
       rows are gathered anew after every step.
@@ -50,8 +48,7 @@ def beam_search(
     num_beams: K.
     alpha: exponent of the penalty on brevity, at least 0, which compares
       plain log probabilities.
-    eos_id: token that ends a sequence; what follows is 0.
-    start_id: token fed to the first step; not part of the output.
+    eos_id, start_id: what ends a sequence, what is fed to the first step.
   Returns: tokens int32[B,K,U] and scores float32[B,K], ascending: the best is
     at index -1. A place left empty has -1e7, or -1e7 over the penalty.
   Raises: UserError if a count is below 1 or alpha below 0; ValueError if a
@@ -59,8 +56,9 @@ def beam_search(
   Source: T5X beam_search; Wu et al. 2016, equation 14, for the penalty.
   Departures: no forced target prefix.
   """
-  require_counts(batch_size=batch_size, max_length=max_length)
-  require_counts(num_beams=num_beams)
+  require_counts(
+    batch_size=batch_size, max_length=max_length, num_beams=num_beams
+  )
   if not alpha >= 0:
     raise UserError(
       f'alpha is {alpha!r}; expected a number of at least 0 in beam search. '

@@ -48,9 +48,7 @@ def sample(
   token ~ softmax(filter(logits / temperature)); log_prob = sum of
   log softmax(logits)[token] up to and including EOS.
 
-  Everything but the cache and rng is static under jit.
-
-  Args:
+  Args (static under jit, but for cache and rng):
     step: one decoding step of the model.
     cache: leaves with axes have B rows; expanded to B * num_decodes here.
     batch_size: B.
@@ -62,37 +60,28 @@ def sample(
     top_p: draw among the fewest likeliest tokens that together have at least
       this probability after the division by temperature; 0 is no limit.
     num_decodes: K, independent decodes of each example.
-    eos_id: token that ends a sequence; what follows is 0.
-    start_id: token fed to the first step; not part of the output.
+    eos_id, start_id: what ends a sequence, what is fed to the first step.
   Returns: tokens int32[B,K,U] and log probabilities float32[B,K] in nats of
     the model's own distribution (no temperature, no filter), ascending.
   Raises: UserError if both top_k and top_p limit the draw, or a setting is
     out of range; ValueError if a leaf of the cache has not B rows.
   Source: T5X temperature_sample with rescale_log_probs=False; Fan et al. 2018
     (top-k); Holtzman et al. 2020, section 3.1 (top-p).
-  Departures: top_k=1 takes the first of equally likely tokens (T5X draws one
-    of them); temperature is one static number; no forced target prefix.
+  Departures: top_k=1 takes the first of ties; no forced target prefix.
   """
-  require_counts(batch_size=batch_size, max_length=max_length)
-  require_counts(num_decodes=num_decodes)
+  require_counts(
+    batch_size=batch_size, max_length=max_length, num_decodes=num_decodes
+  )
   _require_filter(temperature, top_k, top_p)
   choose = functools.partial(
     _choose, temperature=temperature, top_k=top_k, top_p=top_p
   )
-  rows = batch_size * num_decodes
-  start = _Drawing(
-    index=jnp.int32(0),
-    token=jnp.full((rows, 1), start_id, jnp.int32),
-    tokens=jnp.full((rows, max_length), PAD, jnp.int32),
-    log_probs=jnp.zeros((rows,), jnp.float32),
-    is_over=jnp.zeros((rows,), bool),
-    rng=jax.random.key(0) if rng is None else rng,
-    cache=expand_rows(cache, batch_size, num_decodes),
-  )
+  rng = jax.random.key(0) if rng is None else rng
+  rows = expand_rows(cache, batch_size, num_decodes)
   end = jax.lax.while_loop(
     lambda state: (state.index < max_length) & ~jnp.all(state.is_over),
     lambda state: _draw(state, step, choose, eos_id),
-    start,
+    _begin(rows, batch_size * num_decodes, max_length, rng, start_id),
   )
   tokens = end.tokens.reshape(batch_size, num_decodes, max_length)
   log_probs = end.log_probs.reshape(batch_size, num_decodes)
@@ -220,6 +209,18 @@ class _Drawing(NamedTuple):
   is_over: jax.Array  # bool[R], EOS was drawn
   rng: jax.Array
   cache: Cache
+
+
+def _begin(cache, rows, max_length, rng, start_id) -> _Drawing:
+  return _Drawing(
+    index=jnp.int32(0),
+    token=jnp.full((rows, 1), start_id, jnp.int32),
+    tokens=jnp.full((rows, max_length), PAD, jnp.int32),
+    log_probs=jnp.zeros((rows,), jnp.float32),
+    is_over=jnp.zeros((rows,), bool),
+    rng=rng,
+    cache=cache,
+  )
 
 
 def _draw(state, step, choose, eos_id):

@@ -22,14 +22,14 @@ from safetensors.numpy import save_file
 
 from prompt_jax import params as params_lib
 from prompt_jax.errors import UserError
-from prompt_jax.t5 import hf_checkpoint, t5x_checkpoint
+from prompt_jax.t5 import hf_checkpoint, sizes, t5x_checkpoint
 from prompt_jax.t5.config import T5Config
 from prompt_jax.t5.leaf import Leaf, dtype_named
 
 _FORMAT = 'prompt_jax'
 _DTYPES = ('float32', 'bfloat16')
 _SHIPPED = pathlib.Path(__file__).parents[1] / 'assets' / 'models'
-_EMBEDDING, _LOGITS = hf_checkpoint.EMBEDDING, hf_checkpoint.LOGITS
+_LOGITS = hf_checkpoint.LOGITS
 
 # A table per layer: scanned T5X trees, and umT5 in Hugging Face's names.
 _PER_LAYER = re.compile(
@@ -37,30 +37,6 @@ _PER_LAYER = re.compile(
   r'|(en|de)coder\.block\.[1-9]\d*\.layer\.0\.SelfAttention'
   r'\.relative_attention_bias\.weight'
 )
-
-# (EMBED_DIM, MLP_DIM) -> model file; the pair is unique among the public
-# models. T5 1.1 and mT5 differ in the vocabulary alone.
-# Source: t5x/examples/t5/{t5_1_0,t5_1_1,mt5,byt5}/*.gin
-_T5_1_1 = {
-  (512, 1024): 'small',
-  (768, 2048): 'base',
-  (1024, 2816): 'large',
-  (2048, 5120): 'xl',
-  (4096, 10240): 'xxl',
-}
-_MODELS = {
-  (512, 2048): 't5_small',
-  (768, 3072): 't5_base',
-  (1024, 4096): 't5_large',
-  (1024, 16384): 't5_3b',
-  (1024, 65536): 't5_11b',
-  (1472, 3584): 'byt5_small',
-  (1536, 3968): 'byt5_base',
-  (1536, 3840): 'byt5_large',
-  (2560, 6720): 'byt5_xl',
-  (4672, 12352): 'byt5_xxl',
-}
-_MT5_ROWS = 250112  # 250,100 pieces and sentinels, rounded up to 128
 
 
 def load(
@@ -315,7 +291,7 @@ def _compare(where: str, expected, found) -> None:
       'T5 1.1, mT5 and ByT5 have; a table per layer cannot be turned into '
       'that. Take the unscanned checkpoint (keys encoder/layers_0/...).'
     )
-  lines = params_lib.difference(expected, found)
+  lines = params_lib.difference(expected, found, limit=8)
   if lines:
     advice = ' '.join(_advice(expected, found))
     diff = '\n  '.join(lines)
@@ -327,7 +303,7 @@ def _compare(where: str, expected, found) -> None:
 
 def _advice(expected, found) -> list[str]:
   """What to do about shapes that differ; the likeliest cause first."""
-  want, got = sizes(expected), sizes(found)
+  want, got = sizes.sizes(expected), sizes.sizes(found)
   wrong = [name for name in want if name in got and want[name] != got[name]]
   advice = []
   if 'NUM_EMBEDDINGS' in wrong:
@@ -346,7 +322,7 @@ def _advice(expected, found) -> list[str]:
     )
   elif others:
     pairs = ', '.join(f'{n}={got[n]} (model: {want[n]})' for n in others)
-    file = model_file(got)
+    file = sizes.model_file(got)
     use = f'use models/{file}.gin' if file else 'use a model file of that size'
     advice.append(f'The model size differs: the checkpoint has {pairs}; {use}.')
   if (_LOGITS in expected) != (_LOGITS in found):
@@ -370,43 +346,6 @@ def _transposed(expected, found) -> list[str]:
   wrong = {key: pair for key, pair in shapes.items() if pair[0] != pair[1]}
   turned = all(want == got[::-1] for want, got in wrong.values())
   return list(wrong) if turned else []
-
-
-def sizes(shapes: Mapping[str, Any]) -> dict[str, int]:
-  """The size of a T5 by its gin macros, as far as its shapes tell.
-
-  Args:
-    shapes: {slash path: anything with .shape}.
-  Returns: e.g. {'NUM_EMBEDDINGS': 32128, 'EMBED_DIM': 512, ...}; a macro
-    whose array is absent is left out.
-  """
-  found = {}
-  first = 'encoder/layers_0'
-  for macro, key, axis in (
-    ('NUM_EMBEDDINGS', _EMBEDDING, 0),
-    ('EMBED_DIM', _EMBEDDING, 1),
-    ('MLP_DIM', f'{first}/mlp/wo/kernel', 0),
-    ('NUM_HEADS', 'encoder/relpos_bias/rel_embedding', 0),
-    ('HEAD_DIM', f'{first}/attention/out/kernel', 0),
-  ):
-    if key in shapes and len(shapes[key].shape) > axis:
-      found[macro] = int(shapes[key].shape[axis])
-  if 'HEAD_DIM' in found and found.get('NUM_HEADS'):
-    found['HEAD_DIM'] //= found['NUM_HEADS']  # the kernel joins all heads
-  for stack in ('encoder', 'decoder'):
-    layer = rf'{stack}/layers_(\d+)/'
-    numbers = {m[1] for key in shapes if (m := re.match(layer, key))}
-    found[f'NUM_{stack.upper()}_LAYERS'] = len(numbers)
-  return found
-
-
-def model_file(sizes: Mapping[str, int]) -> str | None:
-  """The name of the public model of these sizes ('t5_1_1_base'), or None."""
-  pair = sizes.get('EMBED_DIM'), sizes.get('MLP_DIM')
-  if pair in _T5_1_1:
-    is_mt5 = sizes.get('NUM_EMBEDDINGS') == _MT5_ROWS
-    return f'{"mt5" if is_mt5 else "t5_1_1"}_{_T5_1_1[pair]}'
-  return _MODELS.get(pair)
 
 
 def shapes_of(config: T5Config) -> dict[str, Any]:

@@ -79,6 +79,7 @@ def shardings(mesh: Mesh, axes: Mapping[str, Sequence], shapes) -> dict:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
+  """The whole array on every device."""
   return NamedSharding(mesh, PartitionSpec())
 
 

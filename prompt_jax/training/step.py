@@ -43,6 +43,36 @@ def _split_rows(batch, parts: int):
   }
 
 
+def _gradient(model, microbatches: int, normalizing, **options) -> Callable:
+  """Builds `(trainable, frozen, batch, rng) -> (gradients, sums)`."""
+
+  def objective(trainable, frozen, batch, divisor, rng):
+    logits = forward(model, params.merge(trainable, frozen), batch, rng)
+    return losses.loss(
+      logits, batch, normalizing=normalizing, divisor=divisor, **options
+    )
+
+  differentiate = jax.grad(objective, has_aux=True)
+
+  def gradient(trainable, frozen, batch, rng):
+    divisor = losses.normalizer(normalizing, batch)[1]
+    if microbatches == 1:
+      return differentiate(trainable, frozen, batch, divisor, rng)
+
+    def of(part):
+      number, rows = part
+      key = None if rng is None else jax.random.fold_in(rng, number)
+      return differentiate(trainable, frozen, rows, divisor, key)
+
+    parts = (jnp.arange(microbatches), _split_rows(batch, microbatches))
+    shapes = jax.eval_shape(of, jax.tree.map(lambda x: x[0], parts))
+    zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    add = lambda total, part: (jax.tree.map(jnp.add, total, of(part)), None)
+    return jax.lax.scan(add, zero, parts)[0]
+
+  return gradient
+
+
 def train_step(
   model,
   optimizer,
@@ -70,35 +100,13 @@ def train_step(
     the updated value is not finite, in sorted path order.
   """
   drops = model.config.dropout_rate > 0
-
-  def objective(trainable, frozen, batch, divisor, rng):
-    logits = forward(model, params.merge(trainable, frozen), batch, rng)
-    return losses.loss(
-      logits,
-      batch,
-      z_loss=z_loss,
-      label_smoothing=label_smoothing,
-      normalizing=loss_normalizing_factor,
-      divisor=divisor,
-    )
-
-  differentiate = jax.grad(objective, has_aux=True)
-
-  def gradient(trainable, frozen, batch, rng):
-    divisor = losses.normalizer(loss_normalizing_factor, batch)[1]
-    if microbatches == 1:
-      return differentiate(trainable, frozen, batch, divisor, rng)
-
-    def of(part):
-      number, rows = part
-      key = None if rng is None else jax.random.fold_in(rng, number)
-      return differentiate(trainable, frozen, rows, divisor, key)
-
-    parts = (jnp.arange(microbatches), _split_rows(batch, microbatches))
-    shapes = jax.eval_shape(of, jax.tree.map(lambda x: x[0], parts))
-    zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    add = lambda total, part: (jax.tree.map(jnp.add, total, of(part)), None)
-    return jax.lax.scan(add, zero, parts)[0]
+  gradient = _gradient(
+    model,
+    microbatches,
+    loss_normalizing_factor,
+    z_loss=z_loss,
+    label_smoothing=label_smoothing,
+  )
 
   def step(state: State, frozen, batch):
     rng = None
@@ -119,12 +127,7 @@ def train_step(
     sums = dict(sums)
     sums['bad'] = jnp.stack([~finite(path) for path in sorted(grads)])
     sums['rate'] = factor
-    new = state.replace(
-      step=state.step + 1,
-      trainable=trainable,
-      opt_state=opt_state,
-    )
-    return new, sums
+    return State(state.step + 1, trainable, opt_state, state.rng), sums
 
   return step
 

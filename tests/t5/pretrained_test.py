@@ -11,6 +11,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from prompt_jax.t5 import hf_checkpoint, pretrained, t5x_checkpoint
+from prompt_jax.t5.sizes import model_file
 from tests.t5.bases import (
   EMBEDDING,
   LOGITS,
@@ -209,7 +210,7 @@ def test_cast(write, dtype):
 )
 def test_public_sizes_have_a_model_file(sizes, name):
   macros = ('NUM_EMBEDDINGS', 'EMBED_DIM', 'MLP_DIM')
-  found = pretrained.model_file(dict(zip(macros, sizes, strict=True)))
+  found = model_file(dict(zip(macros, sizes, strict=True)))
   assert found == name
 
 
