@@ -36,7 +36,7 @@ def export_run(
       f'{run.folder} has the checkpoints {steps or "(none)"}; expected '
       f'{step if step is not None else "at least one"}.'
     )
-  state, best = session.restore(step)
+  state, _ = session.restore(step)
   flat = params.merge(state.trainable, session.frozen)
   if not whole:
     sidecar = session.sidecar(int(state.step), {})

@@ -55,8 +55,7 @@ def sample(
     max_length: U, most tokens of an output, EOS included.
     rng: key of the draws. None is key 0: every call then draws the same.
     temperature: divides the logits; at or below 1e-4 decoding is greedy.
-    top_k: draw among the k likeliest tokens (and those as likely as the
-      k-th); 1 is greedy, 0 is no limit.
+    top_k: draw among the k likeliest tokens; 1 is greedy, 0 is no limit.
     top_p: draw among the fewest likeliest tokens that together have at least
       this probability after the division by temperature; 0 is no limit.
     num_decodes: K, independent decodes of each example.

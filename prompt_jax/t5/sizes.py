@@ -36,13 +36,13 @@ def sizes(shapes: Mapping[str, Any]) -> dict[str, int]:
 
   Args:
     shapes: {slash path: anything with .shape}.
-  Returns: e.g. {'NUMEMBEDDINGS': 32128, 'EMBED_DIM': 512, ...}; a macro
+  Returns: e.g. {'NUM_EMBEDDINGS': 32128, 'EMBED_DIM': 512, ...}; a macro
     whose array is absent is left out.
   """
   found = {}
   first = 'encoder/layers_0'
   for macro, key, axis in (
-    ('NUMEMBEDDINGS', EMBEDDING, 0),
+    ('NUM_EMBEDDINGS', EMBEDDING, 0),
     ('EMBED_DIM', EMBEDDING, 1),
     ('MLP_DIM', f'{first}/mlp/wo/kernel', 0),
     ('NUM_HEADS', 'encoder/relpos_bias/rel_embedding', 0),
@@ -63,6 +63,6 @@ def model_file(sizes: Mapping[str, int]) -> str | None:
   """The name of the public model of these sizes ('t5_1_1_base'), or None."""
   pair = sizes.get('EMBED_DIM'), sizes.get('MLP_DIM')
   if pair in _T5_1_1:
-    is_mt5 = sizes.get('NUMEMBEDDINGS') == _MT5_ROWS
+    is_mt5 = sizes.get('NUM_EMBEDDINGS') == _MT5_ROWS
     return f'{"mt5" if is_mt5 else "t5_1_1"}_{_T5_1_1[pair]}'
   return _MODELS.get(pair)

@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from prompt_jax.t5 import hf_checkpoint, pretrained, t5x_checkpoint
-from prompt_jax.t5.sizes import model_file
+from prompt_jax.t5 import sizes as sizes_lib
 from tests.t5.bases import (
   EMBEDDING,
   LOGITS,
@@ -210,7 +210,7 @@ def test_cast(write, dtype):
 )
 def test_public_sizes_have_a_model_file(sizes, name):
   macros = ('NUM_EMBEDDINGS', 'EMBED_DIM', 'MLP_DIM')
-  found = model_file(dict(zip(macros, sizes, strict=True)))
+  found = sizes_lib.model_file(dict(zip(macros, sizes, strict=True)))
   assert found == name
 
 
@@ -219,12 +219,12 @@ def test_model_files_exist_with_these_sizes():
   files = {file.stem for file in folder.glob('*.gin')}
   if not files:
     pytest.skip('the gin files are not beside the package')
-  for pair, name in pretrained._MODELS.items():
+  for pair, name in sizes_lib._MODELS.items():
     text = (folder / f'{name}.gin').read_text()
     found = tuple(
       int(re.search(rf'^{macro} *= *(\d+)', text, re.M)[1])
       for macro in ('EMBED_DIM', 'MLP_DIM')
     )
     assert found == pair, name
-  for size in pretrained._T5_1_1.values():
+  for size in sizes_lib._T5_1_1.values():
     assert {f't5_1_1_{size}', f'mt5_{size}'} <= files
