@@ -119,6 +119,14 @@ class Dataset:
     """Task names; a task id is an index into them."""
     return tuple(self._tasks)
 
+  @property
+  def vocab_size(self) -> int:
+    """Ids that the tasks' largest vocabulary has, sentinels included."""
+    features = [
+      f for t in self._tasks.values() for f in t.output_features.values()
+    ]
+    return max(feature.vocabulary.vocab_size for feature in features)
+
   def _size(self, task) -> int | None:
     """Examples before preprocessing, where SeqIO knows."""
     if examples.cached(task, self.use_cached):

@@ -102,6 +102,13 @@ class Run:
           f'prompt a task. Use --gin.NUM_TASKS={len(tasks)}.'
         )
     self._check_budget()
+    ids, rows = self.dataset.vocab_size, self.model.config.vocab_size
+    if ids > rows:
+      raise UserError(
+        f'The vocabulary of the tasks has {ids} ids but the model has '
+        f'NUM_EMBEDDINGS={rows} rows; expected a row for every id. Use the '
+        'VOCABULARY that this base was trained with, and its model file.'
+      )
     steps = self.plan.train_steps
     if steps > _T5X_STEPS and not self.allow_many_steps:
       raise UserError(
@@ -185,7 +192,7 @@ def train(run: Run) -> dict[str, Any]:
   """Carries out a run, from its newest checkpoint if it has one.
 
   Returns: {step, reason, best_step, best, train_seconds, steps_per_second,
-    compile_seconds, trainable, total, base_digest} of this life of it.
+    compile_seconds, cost, trainable, total, base_digest} of this life.
   Raises: UserError for bad input, before anything is compiled.
   """
   run.check()
@@ -193,7 +200,7 @@ def train(run: Run) -> dict[str, Any]:
   with Interruption() as interruption:
     session = Session(run, interruption)
     state, best = session.restore()
-    start, seconds, compiling = int(state.step), 0.0, 0.0
+    start, seconds, program = int(state.step), 0.0, None
     owed = bool(run.evaluations) and best.evaluated < start
     if start >= run.plan.train_steps and not (start and owed):
       reason = 'done'
@@ -203,7 +210,7 @@ def train(run: Run) -> dict[str, Any]:
       )
     else:
       files.write_text(run.folder / 'config.gin', ginfiles.operative())
-      state, best, reason, seconds, compiling = _carry_out(
+      state, best, reason, seconds, program = _carry_out(
         run, session, state, best, interruption
       )
       session.check_frozen()
@@ -216,7 +223,8 @@ def train(run: Run) -> dict[str, Any]:
     'best': best.value,
     'train_seconds': seconds,
     'steps_per_second': (int(state.step) - start) / max(seconds, 1e-9),
-    'compile_seconds': compiling,
+    'compile_seconds': program.seconds if program else 0.0,
+    'cost': program.cost() if program and program.compilations else {},
     'trainable': params.count(state.trainable),
     'total': params.count(state.trainable) + params.count(session.frozen),
     'base_digest': session.digest,
@@ -224,7 +232,7 @@ def train(run: Run) -> dict[str, Any]:
 
 
 def _carry_out(run: Run, session: Session, state, best, interruption):
-  """Compiles the step and loops; (state, best, reason, seconds, compiling)."""
+  """Compiles the step and loops; (state, best, reason, seconds, program)."""
   start, program = int(state.step), _program(session, state)
   coming = _batches(run, start)
   first = list(itertools.islice(coming, 1))  # none where steps are done
@@ -251,7 +259,7 @@ def _carry_out(run: Run, session: Session, state, best, interruption):
     coming.close()
     progress.close()
     log.close()
-  return state, best, reason, time.monotonic() - began, program.seconds
+  return state, best, reason, time.monotonic() - began, program
 
 
 def _batches(run: Run, start: int):

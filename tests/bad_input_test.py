@@ -222,3 +222,11 @@ def test_no_steps_are_no_error(tmp_path, capsys):
   )
   said = capsys.readouterr().out
   assert f'nothing to do: {tmp_path / "run"} is at step 0' in said
+
+
+def test_a_vocabulary_with_more_ids_than_rows(refused):
+  refused(
+    'The vocabulary of the tasks has 8100 ids',
+    'expected a row for every id',
+    VOCABULARY='shipped',
+  )

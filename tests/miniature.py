@@ -63,6 +63,7 @@ class Data(data.Dataset):
 
   tasks = TASKS
   num_examples = EXAMPLES * len(TASKS)
+  vocab_size = 2 + _TOKENS
 
   @functools.cached_property
   def _tokens(self):
