@@ -7,15 +7,11 @@ The base never saw the task. The last line of stdout is one JSON object.
 
 import argparse
 import json
-import os
 import pathlib
 import shutil
 import subprocess
 import sys
 import time
-
-# Its start-up messages about GPUs would hide the progress.
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
 from rich.console import Console
 from rich.table import Table

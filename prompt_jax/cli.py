@@ -7,14 +7,10 @@ Exit status: 0 done (also after SIGTERM, with the state saved), 2 bad input
 import argparse
 import errno
 import importlib
-import os
 import sys
 
 from prompt_jax import ginfiles
 from prompt_jax.errors import UserError
-
-# TensorFlow, which SeqIO brings, logs about GPUs that it does not find.
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
 _HELP = {
   'train': ('Run', 'train', 'train a method on tasks'),
