@@ -25,22 +25,13 @@ from tests.parity.golden import (
   names,
   part,
 )
+from tests.parity.loss_test import SCALARS
 from tests.shared import fixtures
 
 CLOSE = dict(rtol=1e-5, atol=2e-5)  # README of the folder
 SCALAR_RTOL = 1e-5
 SCORE_ATOL = 1e-4
 BF16_ATOL = 0.15
-BATCH_TIMES_LENGTH = 2048 * 114  # T5's pretraining, the stored divisor
-SCALARS = {
-  'loss_plain': {'z_loss': 0.0},
-  'loss_z': {},
-  'loss_z_smooth': {'label_smoothing': True},
-  'loss_z_norm_const': {'normalizing': BATCH_TIMES_LENGTH},
-  'loss_z_norm_real': {'normalizing': 'NUM_REAL_TARGET_TOKENS'},
-  'loss_z_norm_total': {'normalizing': 'NUM_TOTAL_TARGET_TOKENS'},
-  'loss_z_norm_seq': {'normalizing': 'AVERAGE_PER_SEQUENCE'},
-}
 
 MODELS = names('t5_logits', 't5_*.npz')
 HF = names('t5_logits', 'hf_*_outputs.npz')
