@@ -45,6 +45,13 @@ class _Macro:
     return self.name in ('gin.REQUIRED', 'REQUIRED')
 
 
+@dataclasses.dataclass(frozen=True)
+class _Unread:
+  """Stands for a module that is not imported: see `Imports.without`."""
+
+  module: str
+
+
 class _Delegate(config_parser.ParserDelegate):
   """Lets gin's parser read a file without importing what it names."""
 
@@ -80,11 +87,24 @@ class Binding:
 
 @dataclasses.dataclass
 class Imports:
-  """What the import statements of all files read so far provide."""
+  """What the import statements of all files read so far provide.
+
+  Attributes:
+    symbols, lines: what they bind, and the statements.
+    selectors: {selector that the files mention: what it names}.
+    without: modules left alone. Neither they nor what lies in them is
+      imported, and the files are read as if without whatever names them.
+  """
 
   symbols: dict[str, Any] = dataclasses.field(default_factory=dict)
   lines: list[str] = dataclasses.field(default_factory=list)
   selectors: dict[str, Any] = dataclasses.field(default_factory=dict)
+  without: tuple[str, ...] = ()
+
+  def left_alone(self) -> list[str]:
+    """Names of the modules that the files import and `without` leaves alone."""
+    found = self.symbols.values()
+    return sorted({each.module for each in found if isinstance(each, _Unread)})
 
 
 def _leaves(value: Any) -> Iterator[Any]:
@@ -144,6 +164,34 @@ def _statement(binding: str) -> tuple[str, Any]:
   return text, statements[0]
 
 
+def _is_unread(statement, symbols, imports: Imports) -> bool:
+  """Whether a statement is about a module to be left alone.
+
+  An import of one is kept in mind; a macro is about what its value names.
+  """
+  if isinstance(statement, config_parser.ImportStatement):
+    inside = (
+      f'{statement.module}.'.startswith(f'{m}.') for m in imports.without
+    )
+    # without a name of its own it binds the package, which others need
+    if not (any(inside) and (statement.is_from or statement.alias)):
+      return False
+    symbols[statement.bound_name()] = _Unread(statement.module)
+    imports.symbols.setdefault(
+      statement.bound_name(), symbols[statement.bound_name()]
+    )
+    return True
+  if isinstance(statement, config_parser.IncludeStatement):
+    return False
+  selectors = [statement.selector]
+  if isinstance(statement, config_parser.BindingStatement):
+    if not statement.arg_name:
+      leaves = _leaves(statement.value)
+      selectors = [x.selector for x in leaves if isinstance(x, _Reference)]
+  heads = [symbols.get(selector.split('.')[0]) for selector in selectors]
+  return any(isinstance(head, _Unread) for head in heads)
+
+
 def _import(statement, symbols, imports: Imports, where: str) -> None:
   """Runs one import statement and keeps what it binds."""
   if statement.format() == DYNAMIC:
@@ -184,6 +232,11 @@ def _resolve(selector: str, symbols: Mapping[str, Any], where: str) -> Any:
       f'of {head!r}.'
     )
   target, path = symbols[head], head
+  if isinstance(target, _Unread):
+    raise UserError(
+      f'{selector!r} ({where}) is in {target.module}, which this command does '
+      'not read; expected settings of what it does read. Leave it out.'
+    )
   for part in rest:
     if not hasattr(target, part):
       names = [name for name in dir(target) if not name.startswith('_')]
@@ -266,9 +319,13 @@ def read(
   texts: list[str] = []
   seen: list[str] = []  # import statements
   head, start = '', 0  # of the text since the last include
-  for statement in _statements('\n'.join(lines), path):
+  statements = _statements('\n'.join(lines), path)
+  ends = [each.location.line_num - 1 for each in statements[1:]]
+  for statement, end in zip(statements, [*ends, len(lines)], strict=True):
     number = statement.location.line_num
-    if isinstance(statement, config_parser.IncludeStatement):
+    if _is_unread(statement, symbols, imports):
+      lines[number - 1 : end] = [''] * (end - number + 1)
+    elif isinstance(statement, config_parser.IncludeStatement):
       # gin would look for it in its own way, so it gets the parts instead
       inner = read(locate(statement.filename), imports, locate, (*trail, path))
       bindings += inner[0]

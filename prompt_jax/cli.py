@@ -18,6 +18,21 @@ _HELP = {
   'infer': ('Inference', 'infer', 'predict for the rows of a file'),
 }
 
+# What a method file and its initial values say is about training. These
+# commands take what was trained from PROMPT_FILE and leave that alone, so the
+# method file of the training command may stay.
+_WITHOUT = {
+  command: tuple(
+    f'prompt_jax.{name}'
+    for name in ('train', 'training', 'prompted', 'prompts', 'inserts')
+  )
+  for command in ('eval', 'infer')
+}
+_INSERTS = 'prompt_jax.inserts'  # no prompt file holds them
+
+# `prompt-jax infer` in short.
+_SHORT = {'input': 'INPUT_FILE', 'output': 'INFER_OUTPUT_FILE'}
+
 # Flags of Hugging Face's Trainer that people try, and what to write here.
 _ELSEWHERE = {
   '--output_dir': '--gin.MODEL_DIR=...',
@@ -66,8 +81,14 @@ def _parser() -> argparse.ArgumentParser:
     allow_abbrev=False,
   )
   commands = parser.add_subparsers(dest='command', required=True)
+  made = {}
   for name, (_, _, help_) in _HELP.items():
-    _add_gin(commands.add_parser(name, help=help_, allow_abbrev=False))
+    made[name] = commands.add_parser(name, help=help_, allow_abbrev=False)
+    _add_gin(made[name])
+  for name, macro in _SHORT.items():
+    made['infer'].add_argument(
+      f'--{name}', metavar='FILE', help=f'short for --gin.{macro}'
+    )
   export = commands.add_parser(
     'export', help='write prompts or the whole model', allow_abbrev=False
   )
@@ -159,6 +180,57 @@ def _configured(command: str):
   return gin.get_configurable(getattr(module, kind))()
 
 
+def _given(args, name: str) -> list[str]:
+  """The values that the command line binds to a macro, in order."""
+  pairs = (binding.partition('=') for binding in args.gin_bindings)
+  return [value.strip() for key, _, value in pairs if key.strip() == name]
+
+
+def _lengthen(args) -> None:
+  """Turns the short flags of `infer` into bindings."""
+  for short, macro in _SHORT.items():
+    value = getattr(args, short)
+    if value is None:
+      continue
+    if _given(args, macro):
+      raise UserError(
+        f'{macro} is given twice, as --{short} and as --gin.{macro}; expected '
+        'one of them. Leave the other out.'
+      )
+    args.gin_bindings.append(f'{macro}={value!r}')
+
+
+def _take_length(args) -> int | None:
+  """PROMPT_LENGTH of the command line, which is then no longer a binding."""
+  values = _given(args, 'PROMPT_LENGTH')
+  if not values:
+    return None
+  args.gin_bindings = [
+    binding
+    for binding in args.gin_bindings
+    if binding.partition('=')[0].strip() != 'PROMPT_LENGTH'
+  ]
+  if not values[-1].isdecimal():
+    raise UserError(
+      f'PROMPT_LENGTH is {values[-1]}; expected a whole number of positions, '
+      'that of PROMPT_FILE. It can be left out: the file tells.'
+    )
+  return int(values[-1])
+
+
+def _check_length(file: str | None, length: int) -> None:
+  """Raises UserError unless the prompt file has the length."""
+  from prompt_jax.prompts import saved
+
+  if file is None:
+    raise UserError(
+      f'PROMPT_LENGTH is {length}, but there is no PROMPT_FILE; expected the '
+      'saved prompt whose length that is. Give PROMPT_FILE, or leave '
+      'PROMPT_LENGTH out for the model without a prompt.'
+    )
+  saved.load(file, (length, None))
+
+
 def _run(args) -> int:
   if getattr(args, 'model_dir', None):
     args.gin_file.append(f'{args.model_dir}/config.gin')
@@ -170,9 +242,24 @@ def _run(args) -> int:
       'command.'
     )
   _prepare(args)
-  ginfiles.parse(args.gin_file, args.gin_bindings, args.gin_search_paths)
+  if args.command == 'infer':
+    _lengthen(args)
+  without = _WITHOUT.get(args.command, ())
+  length = _take_length(args) if without else None
+  left = ginfiles.parse(
+    args.gin_file, args.gin_bindings, args.gin_search_paths, without
+  )
+  if any(f'{name}.'.startswith(f'{_INSERTS}.') for name in left):
+    raise UserError(
+      f'The method has inserts, and `prompt-jax {args.command}` would leave '
+      'them out; expected a method that is a prompt alone, which PROMPT_FILE '
+      'holds. Export the run as a whole model, give its folder as '
+      'INITIAL_CHECKPOINT_PATH and leave the method file out.'
+    )
   command = 'train' if args.command == 'export' else args.command
   configured = _configured(command)
+  if length is not None:
+    _check_length(configured.prompt_file, length)
   if args.dry_run:
     print(ginfiles.operative())
     return 0

@@ -4,7 +4,8 @@
     EVAL_MODE = 'rank'       score every label, take the best
 
 Ranking never answers outside the labels; decoding reports the share that
-does ('outside', in percent).
+does ('outside', in percent). Where a task words its labels otherwise, the
+model is asked for those words and what is written is the label.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +19,7 @@ import seqio
 from prompt_jax import batches, predict
 from prompt_jax.data import Dataset, EvaluationSet, evaluation
 from prompt_jax.errors import UserError
+from prompt_jax.tasks import local
 from prompt_jax.training import sharding
 from prompt_jax.training.step import Program
 
@@ -83,12 +85,16 @@ class Evaluator:
     self._labels = {
       each.task: list(labels or each.labels or ()) for each in sets
     }
+    for each in sets if labels else ():
+      definition = local.definition(each.task)
+      if definition is not None:
+        definition.check_answers(labels)
     if mode == 'rank':
       for task, known in self._labels.items():
         if not known:
           raise UserError(
             f"EVAL_MODE is 'rank' but task {task!r} has no closed list of "
-            'labels; expected its target texts. Give CLASS_LABELS, or use '
+            'labels; expected its target texts. Give LABELS, or use '
             '--gin.EVAL_MODE="\'generate\'".'
           )
       self._rank = Program('ranking', predict.ranker(model))
@@ -152,15 +158,18 @@ class Evaluator:
     if labels and self._mode == 'generate':
       outside = np.mean([text not in labels for text in texts])
       metrics['outside'] = 100.0 * float(outside)
+    known = local.definition(each.task)
+    shown = known.label_of if known else str
     rows = [
-      {'input': i, 'target': t, 'prediction': p}
+      {'input': i, 'target': shown(t), 'prediction': shown(p)}
       for i, t, p in zip(
         each.inputs_pretokenized, each.targets_pretokenized, texts, strict=True
       )
     ]
     if scores:
+      names = [shown(label) for label in labels]
       for row, values in zip(rows, scores, strict=True):
-        row['scores'] = dict(zip(labels, values, strict=True))
+        row['scores'] = dict(zip(names, values, strict=True))
     return Result(each.task, each.split, metrics, rows)
 
 

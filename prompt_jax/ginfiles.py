@@ -90,10 +90,23 @@ def flags_to_bindings(argv: Sequence[str]) -> list[str]:
   return rewritten
 
 
+def _weight(binding: Binding) -> int:
+  """Of two bindings of one name the heavier holds: 2 for a value.
+
+  0, REQUIRED, asks for one. 1, None in a file of the package, says that a run
+  can do without; in a file of the user's, None is a value.
+  """
+  if not binding.is_macro:
+    return 2
+  ours = binding.where.startswith(f'{_root()}{os.sep}')
+  none = 1 if ours and binding.value is None else 2
+  return 0 if binding.is_required else none
+
+
 def _effective(
   roots: Sequence[list[Binding]], command_line: Sequence[Binding]
 ) -> dict[tuple[str, ...], Binding]:
-  """What holds in the end: {key: binding}; REQUIRED only where no file fills.
+  """What holds in the end: {key: binding}; a blank where no file fills it.
 
   Raises: UserError if two of the files given bind one name.
   """
@@ -102,9 +115,9 @@ def _effective(
     for key, binding in {each.key: each for each in root}.items():
       other = merged.get(key, binding)
       if other.where != binding.where:
-        if binding.is_macro and binding.is_required:
+        if _weight(binding) < _weight(other):
           continue
-        if not (other.is_macro and other.is_required):
+        if _weight(binding) == _weight(other) == 2:
           raise UserError(
             f'{binding.name} is bound twice: {other.where} and '
             f'{binding.where}. Expected the files of one command line to bind '
@@ -181,13 +194,13 @@ def _macro(name: str) -> str:
   return f'{name}/gin.macro.value'
 
 
-def _first_reading(files, bindings, search_paths):
-  """Reads all: (bindings and texts of each file, of flags, import lines)."""
-  imports = statements.Imports()
+def _first_reading(files, bindings, search_paths, without=()):
+  """Reads all: (bindings and texts of each file, of flags, imports)."""
+  imports = statements.Imports(without=tuple(without))
   locate = lambda name: find(name, search_paths)
   read = [statements.read(locate(name), imports, locate) for name in files]
   flags = statements.read_command_line(bindings, imports)
-  return read, flags, list(dict.fromkeys(imports.lines))
+  return read, flags, imports
 
 
 def unread(
@@ -211,15 +224,20 @@ def parse(
   files: Sequence[str],
   bindings: Sequence[str] = (),
   search_paths: Sequence[str] = (),
-) -> None:
+  without: Sequence[str] = (),
+) -> list[str]:
   """Replaces gin's configuration by that of files and command line.
 
   Args:
     files: names that `find` knows; no two may bind the same name (a file may
-      override what it includes), so their order does not matter.
+      override what it includes, and fill a REQUIRED or what is None in a file
+      of the package), so their order does not matter.
     bindings: 'NAME=VALUE' or 'module.function.parameter=VALUE'. They override
       the files. A value that is not gin is a string: MODEL_DIR=/tmp/sst2.
     search_paths: folders to look in, for includes too.
+    without: modules to leave alone, and all that the files bind in them, such
+      as training for a command that does not train.
+  Returns: the modules that were left alone, sorted.
   Raises: UserError for a missing file, bad syntax, an unknown name, a name
     bound by two files, a macro of the command line that nothing reads, and
     for all values still missing, together.
@@ -227,7 +245,7 @@ def parse(
     TRAIN_STEPS, which here counts the steps of this run.
   """
   read, (flags, flag_texts), imports = _first_reading(
-    files, bindings, search_paths
+    files, bindings, search_paths, without
   )
   effective = _effective([bound for bound, _ in read], flags)
   reached = _reached(effective)
@@ -241,12 +259,14 @@ def parse(
     for binding in bound:
       if binding.is_macro and effective[binding.key] is binding:
         filled[binding.key[0]] = gin.query_parameter(_macro(binding.name))
-  # a REQUIRED in a later file must not hide the value of an earlier one
+  # a blank in a later file must not hide the value of an earlier one
   for name, value in filled.items():
     gin.bind_parameter(_macro(name), value)
   both = statements.ALIASES.items()
   same = [f'{old} = %{name}' for old, name in both if (name,) in effective]
-  gin.parse_config([statements.DYNAMIC, *imports, *flag_texts, *same])
+  lines = dict.fromkeys(imports.lines)
+  gin.parse_config([statements.DYNAMIC, *lines, *flag_texts, *same])
+  return imports.left_alone()
 
 
 def operative() -> str:

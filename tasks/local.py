@@ -3,6 +3,8 @@
     inputs  = template filled from the columns
     targets = verbalizer[label], or the label itself
 
+What is reported, and what metrics compare, is the label again.
+
     FileTask(name='reviews', files={'train': 'train.tsv'},
              labels=['negative', 'positive'])
 
@@ -10,7 +12,7 @@ Files are read whole and checked when a task is registered, so a mistake in
 them is reported before anything compiles.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 import dataclasses
 import hashlib
 import json
@@ -62,6 +64,31 @@ class FileTask:
     if labels is None or self.verbalizer is None:
       return labels
     return [self.verbalizer[label] for label in labels]
+
+  def label_of(self, text: str) -> str:
+    """The label whose target text this is; any other text as it is.
+
+    A text that is a label but no target text is put in quotes: it is not
+    what the model was to say, and must not count as that label.
+    """
+    if self.verbalizer is None:
+      return text
+    for label, target in self.verbalizer.items():
+      if text == target:
+        return label
+    return repr(text) if text in self.verbalizer else text
+
+  def check_answers(self, texts: Iterable[str]) -> None:
+    """Raises UserError where LABELS hold a label in place of its text."""
+    targets = self.target_texts() or ()
+    for text in texts:
+      if self.verbalizer and text in self.verbalizer and text not in targets:
+        raise UserError(
+          f'LABELS hold {text!r}, a label of task {self.name!r}, for which '
+          f'the model says {self.verbalizer[text]!r}; expected target texts, '
+          f'such as {", ".join(targets[:3])}. Leave LABELS out to rank the '
+          'labels of the task.'
+        )
 
 
 def _check_labels(task: FileTask) -> None:
@@ -122,8 +149,8 @@ def _column(row, column: str, number: int, path, use: str) -> str:
     hint = f' Nearest: {close[0]!r}.' if close else ''
     raise UserError(
       f'{path} line {number} has no column {column!r}, which {use} names; '
-      f'the columns there are: {", ".join(columns)}.{hint} Correct {use} or '
-      'the file.'
+      f'the columns there are: {", ".join(columns)}.{hint} Expected it on '
+      'every line; correct the file, or what names the column.'
     )
   value = row[column]
   if isinstance(value, bool) or not isinstance(value, str | int | float):
@@ -134,15 +161,38 @@ def _column(row, column: str, number: int, path, use: str) -> str:
   return str(value)
 
 
-def _fill(pieces, row, number: int, path) -> str:
+def _fill(pieces, row, number: int, path, use: str = 'the template') -> str:
   """The input text of one row."""
   texts = []
   for literal, column, spec in pieces:
     texts.append(literal)
     if column is not None:
-      field = _column(row, column, number, path, 'the template')
+      field = _column(row, column, number, path, use)
       texts.append(format(field, spec))
   return ''.join(texts)
+
+
+def columns(task: FileTask) -> list[str]:
+  """The columns that the template names, each once, in its order."""
+  named = [column for _, column, _ in _pieces(task) if column is not None]
+  return list(dict.fromkeys(named))
+
+
+def inputs(task: FileTask, rows: Iterable[tuple[int, Mapping]], path):
+  """The input text of every row; a row needs no label.
+
+  Args:
+    task: the definition; its files are not read.
+    rows: (line number, {column: field}), as `table.rows` yields them.
+    path: of the file, for messages.
+  Returns: one text a row.
+  Raises: UserError naming line and column of the first row that lacks one,
+    or if the labels or the template of the task are wrong.
+  """
+  _check_labels(task)
+  pieces = _pieces(task)
+  use = f'the template {task.template!r} of task {task.name!r}'
+  return [_fill(pieces, row, number, path, use) for number, row in rows]
 
 
 def examples(task: FileTask, split: str) -> list[tuple[str, str]]:
@@ -223,7 +273,7 @@ def register(file_task: FileTask, vocabulary=None):
   _check_labels(file_task)
   names = file_task.metric
   names = [names] if isinstance(names, str) else list(names)
-  bound = [metrics.bind(each, file_task.target_texts()) for each in names]
+  bound = [metrics.bind(each, file_task.closed_labels()) for each in names]
   data = {split: examples(file_task, split) for split in file_task.files}
   digest = hashlib.sha256(repr(sorted(data.items())).encode()).hexdigest()
 
@@ -238,6 +288,7 @@ def register(file_task: FileTask, vocabulary=None):
         seqio.preprocessors.append_eos,
       ],
       output_features=features.output_features(vocabulary),
+      postprocess_fn=lambda text, **_: file_task.label_of(text),
       metric_fns=bound,
     )
   except ValueError as error:
@@ -301,8 +352,8 @@ def shipped(name: str, root=None) -> FileTask:
   """The definition of a task that comes with the package.
 
   Args:
-    name: a key of tasks.json, whose value holds template, labels, metric and
-      licence (and, where needed, label_column and verbalizer).
+    name: a key of tasks.json, whose value holds what a FileTask takes, and
+      licence and notice (a file of assets/licences).
     root: folder of tasks.json and <name>/<split>.tsv; None: the package's.
   Returns: a FileTask over the split files that are there.
   Raises: UserError if there is no such task (shows the nearest).
@@ -317,7 +368,8 @@ def shipped(name: str, root=None) -> FileTask:
       'FileTask.'
     )
   settings = dict(table[name])
-  settings.pop('licence', None)
+  for about in ('licence', 'notice'):
+    settings.pop(about, None)
   paths = {split: root / name / f'{split}.tsv' for split in SPLITS}
   files = {split: str(path) for split, path in paths.items() if path.is_file()}
   return FileTask(name=name, files=files, **settings)

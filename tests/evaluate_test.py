@@ -1,5 +1,6 @@
 """Evaluation: scores, texts, metrics, and several tasks at once."""
 
+import dataclasses
 import types
 
 import jax
@@ -116,6 +117,25 @@ def test_labels_can_be_given(sets, constant):
   assert result.metrics == {'accuracy': 0.0, 'outside': 100.0}
 
 
+def test_reports_are_of_labels(tasks, constant):
+  words = {'yes': 'good', 'no': 'bad'}
+  task = dataclasses.replace(
+    tasks[0], name='evaluate_words', verbalizer=words, metric='f1_macro'
+  )
+  found = data.evaluation(task, 'validation', LENGTHS, 8, vocabulary='bytes')
+  assert found.labels == ['bad', 'good']  # what the model is asked
+  (result,) = Evaluator(constant, [found])({})
+  assert {row['prediction'] for row in result.predictions} == {'yes'}
+  targets = [row['target'] for row in result.predictions]
+  assert set(targets) == {'yes', 'no'}
+  assert list(result.predictions[0]['scores']) == ['no', 'yes']
+  share = targets.count('yes') / len(targets)
+  f1 = 2 * share / (1 + share)  # recall 1; of 'no' it is 0
+  assert result.metrics['f1_macro'] == pytest.approx(100 * f1 / 2)
+  with pytest.raises(UserError, match="LABELS hold 'yes', a label of task"):
+    Evaluator(constant, [found], labels=['yes', 'bad'])
+
+
 def test_stopped_between_batches(sets, constant):
   asked = []
   stop = lambda: bool(asked.append(1)) or len(asked) > 1
@@ -131,7 +151,7 @@ def test_what_cannot_be_evaluated(sets, constant):
     UserError, match="'summaries' has no closed list"
   ) as caught:
     Evaluator(constant, [free])
-  assert 'Give CLASS_LABELS' in str(caught.value)
+  assert 'Give LABELS' in str(caught.value)
 
 
 def test_sets_of_a_dataset(tasks):

@@ -3,6 +3,7 @@
 Asked of fresh processes, because this one has long imported both.
 """
 
+import json
 import os
 import pathlib
 import subprocess
@@ -42,6 +43,22 @@ model = tuned.load(base, prompt=prompt, lengths={'inputs': 11, 'targets': 3})
 assert len(model.generate(['a film', 'another'])) == 2
 assert len(model.rank(['a film'], ['good', 'bad'])) == 1
 export.write_prompts(out, model.model, model.flat, ['films'], {})
+"""
+
+# The same from the command line: rows of a task, the method file of training.
+_INFER = """
+import sys
+from prompt_jax import cli
+
+prompt, rows, out = sys.argv[1:]
+arguments = [
+  'infer',
+  *('--gin_file', 'models/mini.gin', '--gin_file=methods/prompt.gin'),
+  *('--gin_file', 'runs/infer.gin', '--input', rows, '--output', out),
+  f'--gin.PROMPT_FILE={prompt!r}',
+  "--gin.MIXTURE_OR_TASK_NAME='movie_sentiment'",
+]
+assert cli.main(arguments) == 0
 """
 
 _REPORT = """
@@ -102,6 +119,21 @@ def test_loading_generating_and_exporting(tmp_path):
   out = tmp_path / 'exported'
   assert _python(_USE + _REPORT, str(base), str(prompt), str(out)) == ''
   np.testing.assert_array_equal(np.load(out / 'films.npy'), rows)
+
+
+@pytest.mark.slow  # a process that compiles
+def test_inference_by_the_name_of_a_task(tmp_path):
+  prompt, rows = tmp_path / 'films.npy', tmp_path / 'rows.jsonl'
+  width = 128  # of the shipped base
+  np.save(prompt, np.random.default_rng(23).normal(size=(13, width)))
+  rows.write_text('{"text": "a moving film", "id": 7}\n')
+  out = tmp_path / 'out.jsonl'
+  last = _python(_INFER + _REPORT, str(prompt), str(rows), str(out))
+  assert last == f'1 predictions in {out}'  # then nothing heavy
+  (row,) = map(json.loads, out.read_text().splitlines())
+  assert list(row) == ['text', 'id', 'prediction', 'scores']
+  assert sorted(row['scores']) == ['negative', 'positive']
+  assert row['prediction'] == max(row['scores'], key=row['scores'].get)
 
 
 def test_import_is_quick():

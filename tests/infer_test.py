@@ -8,6 +8,8 @@ import pytest
 from prompt_jax import infer, tuned
 from prompt_jax.errors import UserError
 from prompt_jax.infer import Inference, rows_of
+from prompt_jax.predict import Decoding
+from prompt_jax.tasks import local
 from tests import tiny
 
 
@@ -82,6 +84,113 @@ def test_labels_give_scores(tmp_path, echo):
     {'b': 1.0, 'a b': 1.0},
     {'b': 1.0, 'a b': 0.0},
   ]
+
+
+PAIR = {'text_a': 'so', 'text_b': 'the same'}
+
+
+def test_a_shipped_task_answers_with_its_labels(tmp_path, echo):
+  text = json.dumps({'id': [7], **PAIR}) + '\n'
+  run = inference(tmp_path, text, 'in.jsonl', task='word_relation')
+  assert infer.infer(run) == 1
+  (row,) = said(run)
+  assert list(row) == ['id', 'text_a', 'text_b', 'prediction', 'scores']
+  assert row['prediction'] == 'synonym'  # the model said 'same'
+  assert row['scores'] == {
+    **{'synonym': 1.0, 'antonym': 0.0, 'hypernym': 0.0},
+    **{'part': 0.0, 'unrelated': 0.0},
+  }
+
+
+def test_labels_given_with_a_task(tmp_path, echo):
+  text = json.dumps(PAIR)
+  settings = {'task': 'word_relation', 'labels': ['kind', 'so']}
+  run = inference(tmp_path, text, 'in.jsonl', **settings)
+  infer.infer(run)
+  assert said(run)[0]['scores'] == {'hypernym': 0.0, 'so': 1.0}
+  run.labels = ['same', 'hypernym']
+  with pytest.raises(UserError, match="hold 'hypernym', a label of task"):
+    infer.infer(run)
+
+
+def test_a_task_without_labels_generates(tmp_path, echo):
+  run = inference(tmp_path, 'so\n so\n', task='tweet_valence')
+  infer.infer(run)  # a single column, so a text file will do
+  assert said(run) == [
+    {'text': 'so', 'prediction': 'greedy so'},
+    {'text': ' so', 'prediction': 'greedy  so'},
+  ]
+
+
+@pytest.mark.parametrize('name', ['in.tsv', 'in.csv'])
+def test_a_task_of_ones_own(tmp_path, echo, name):
+  task = local.FileTask(
+    name='mine', files={}, template='a {word}', labels=['a b', 'c']
+  )
+  text = 'word\tid\nb\t3\n'.replace('\t', ',' if 'csv' in name else '\t')
+  run = inference(tmp_path, text, name, task=task)
+  infer.infer(run)
+  assert said(run) == [
+    {
+      **{'word': 'b', 'id': '3', 'prediction': 'a b'},
+      'scores': {'a b': 1.0, 'c': 0.0},
+    }
+  ]
+
+
+@pytest.mark.parametrize(
+  ('name', 'text', 'settings', 'texts'),
+  [
+    (
+      'in.jsonl',
+      json.dumps(PAIR) + '\n\n{"text_a": "so"}',
+      {'task': 'word_relation'},
+      ["line 3 has no column 'text_b'", "'{text_a} - {text_b}' of task"],
+    ),
+    (
+      'in.txt',
+      'so',
+      {'task': 'word_relation'},
+      ['reads the columns text_a, text_b', 'ends in one of .tsv, .csv, .jsonl'],
+    ),
+    (
+      'in.jsonl',
+      '{"text": ["so"]}',
+      {'task': 'movie_sentiment'},
+      ["line 1 column 'text' holds ['so']; expected a text or a number"],
+    ),
+    (
+      'in.txt',
+      'so',
+      {'task': 'glue_sst2_v002'},
+      [
+        'expected the name of a shipped task or @local.FileTask()',
+        'without TensorFlow',
+      ],
+    ),
+    (
+      'in.txt',
+      'so',
+      {'task': ['movie_sentiment']},
+      ["is ['movie_sentiment']; expected the name", 'Nearest: movie_sentiment'],
+    ),
+    (
+      'in.txt',
+      'so',
+      {'task': 'movie_sentiment', 'decoding': Decoding('beam', 3)},
+      ["DECODING is 'beam' with NUM_DECODES=3, but 2 labels are ranked"],
+    ),
+  ],
+)
+def test_tasks_that_cannot_be_asked(
+  tmp_path, echo, name, text, settings, texts
+):
+  run = inference(tmp_path, text, name, **settings)
+  with pytest.raises(UserError) as caught:
+    infer.infer(run)
+  for each in texts:
+    assert each in str(caught.value)
+  assert not echo, 'the base was loaded first'
 
 
 @pytest.mark.slow

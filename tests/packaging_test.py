@@ -5,6 +5,7 @@ from the wheel alone.
 """
 
 import importlib.util
+import json
 import os
 import pathlib
 import shutil
@@ -91,6 +92,21 @@ def test_the_wheel_holds_every_file_once(source, wheel):
   assert 'prompt_jax/tasks/local.py' in package
   # a module gin would hide gin-config from whoever stands beside it
   assert 'prompt_jax/gin/__init__.py' not in package
+
+
+def test_the_wheel_holds_tasks_and_their_licences(wheel):
+  archive = zipfile.ZipFile(wheel)
+  assets = 'prompt_jax/assets'
+  table = json.loads(archive.read(f'{assets}/tasks/tasks.json'))
+  assert len(table) >= 5
+  for name, about in table.items():
+    for split in ('train', 'validation', 'test'):
+      rows = archive.read(f'{assets}/tasks/{name}/{split}.tsv').decode()
+      assert rows.split('\n')[0].endswith('\tlabel')
+    assert about['licence']
+    assert archive.read(f'{assets}/licences/{about["notice"]}').strip()
+  tsv = {n.split('/')[-2] for n in archive.namelist() if n.endswith('.tsv')}
+  assert tsv == table.keys(), 'a task that nothing describes'
 
 
 def _bounds(need: str) -> str:

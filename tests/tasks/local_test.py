@@ -68,6 +68,56 @@ def test_template_and_verbalizer(write):
   assert pairs.target_texts() == ['different', 'same']
 
 
+VERBALISED = {
+  'labels': ['0', '1'],
+  'verbalizer': {'1': 'same', '0': 'different'},
+}
+
+
+def test_what_is_reported_is_the_label(write):
+  path = write('text\tlabel\na\t1\nb\t0\nc\t1\n')
+  pairs = task(path, metric=['accuracy', 'pearson'], **VERBALISED)
+  assert pairs.label_of('same') == '1' and pairs.label_of('so') == 'so'
+  assert pairs.label_of('1') == "'1'"  # no answer, although a label
+  assert task(path).label_of('1') == '1'
+  found = local.register(pairs, features.vocabulary('bytes'))
+  targets = [
+    found.postprocess_fn(row['targets_pretokenized'].decode(), is_target=True)
+    for row in found.get_dataset(
+      split='train', shuffle=False
+    ).as_numpy_iterator()
+  ]
+  assert targets == ['1', '0', '1']
+  said = [found.postprocess_fn(x, example=None) for x in ('same', 'same', '1')]
+  accuracy, pearson = found.predict_metric_fns
+  assert accuracy(targets, said) == {
+    'accuracy': pytest.approx(100 / 3),
+    'outside': pytest.approx(100 / 3),
+  }
+  assert pearson(targets, targets)['pearson'] == pytest.approx(100)
+
+
+def test_labels_in_place_of_target_texts(write):
+  path = write('text\tlabel\na\t1\n')
+  task(path, **VERBALISED).check_answers(['same', 'maybe'])
+  task(path).check_answers(['positive', 'so'])
+  with pytest.raises(UserError, match="'1', a label .* says 'same'; expected"):
+    task(path, **VERBALISED).check_answers(['same', '1'])
+
+
+def test_inputs_of_rows_without_labels():
+  pairs = task('unread.tsv', template='{text_a} - {text_b}, {text_a}')
+  assert local.columns(pairs) == ['text_a', 'text_b']
+  rows = [(2, {'text_a': 'big', 'text_b': 7})]
+  assert local.inputs(pairs, rows, 'a.jsonl') == ['big - 7, big']
+  with pytest.raises(UserError) as caught:
+    local.inputs(pairs, [*rows, (5, {'text_a': 'big'})], 'a.jsonl')
+  for text in ("a.jsonl line 5 has no column 'text_b'", "task 'films'"):
+    assert text in str(caught.value)
+  with pytest.raises(UserError, match='expected a list of texts'):
+    local.inputs(task('unread.tsv', labels='no'), [], 'a.jsonl')
+
+
 def test_registered_task_keeps_texts_and_ends_in_eos(write):
   vocabulary = features.vocabulary('bytes')
   path = write('text\tlabel\nfine\tpositive\nbad\tnegative\n')
@@ -174,7 +224,7 @@ def test_shipped_folder(tmp_path):
     (tmp_path / 'verses' / f'{split}.tsv').write_text('text\tlabel\nah\tlaw\n')
   table = {'template': 'v: {text}', 'labels': ['law'], 'metric': 'f1_macro'}
   (tmp_path / 'tasks.json').write_text(
-    json.dumps({'verses': table | {'licence': 'public domain'}})
+    json.dumps({'verses': table | {'licence': 'mine', 'notice': 'a.txt'}})
   )
   found = local.shipped('verses', tmp_path)
   assert sorted(found.files) == ['test', 'train']
@@ -184,6 +234,42 @@ def test_shipped_folder(tmp_path):
   assert 'verses' in seqio.TaskRegistry.names()
   with pytest.raises(UserError, match="No task 'verse' .* Nearest: verses"):
     local.shipped('verse', tmp_path)
+
+
+@pytest.mark.parametrize('name', local.shipped_names())
+def test_shipped_task(name):
+  pieces, _ = features.codec('shipped')
+  found = local.shipped(name)
+  assert sorted(found.files) == ['test', 'train', 'validation']
+  inputs = {}
+  for split in found.files:
+    pairs = local.examples(found, split)  # checks every label
+    inputs[split] = {text for text, _ in pairs}
+    assert len(pairs) >= 300 and all(text.strip() for text, _ in pairs)
+    for label in found.closed_labels() or ():
+      assert label in {found.label_of(target) for _, target in pairs}
+  assert not inputs['train'] & (inputs['validation'] | inputs['test'])
+  for target in found.target_texts() or ():
+    assert len(pieces(target)) == 1, f'{target!r} is no single piece'
+  if found.closed_labels() is None:
+    assert list(found.metric) == ['pearson', 'spearman']
+
+
+def test_what_is_said_of_the_shipped_tasks():
+  folder = features.ASSETS / 'tasks'
+  table = json.loads((folder / 'tasks.json').read_text('utf-8'))
+  assert len(table) == 13
+  lines = (folder / 'README.md').read_text('utf-8').splitlines()
+  rows = {line.split(' | ')[0][2:]: line for line in lines if ' | ' in line}
+  for name, about in table.items():
+    assert (features.ASSETS / 'licences' / about['notice']).is_file()
+    assert f'](../licences/{about["notice"]})' in rows[name]
+    counts = [
+      len((folder / name / f'{split}.tsv').read_text('utf-8').split('\n')) - 2
+      for split in ('train', 'validation', 'test')
+    ]
+    assert ' / '.join(map(str, counts)) in rows[name]
+    assert all(label in rows[name] for label in about.get('labels', ()))
 
 
 def test_vocabulary_errors_and_digest(write, tmp_path):
