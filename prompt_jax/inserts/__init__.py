@@ -1,0 +1,8 @@
+"""Inserts: modules `(y, x) -> y'` at the sites that `t5.sites` lists."""
+
+from prompt_jax.inserts.adapter import Adapter
+from prompt_jax.inserts.bias import Bias
+from prompt_jax.inserts.ia3 import IA3
+from prompt_jax.inserts.lora import LoRA
+
+__all__ = ['IA3', 'Adapter', 'Bias', 'LoRA']
