@@ -29,7 +29,8 @@ class Evaluation:
     config: shapes of the base.
     base: its checkpoint.
     sets: evaluation sets.
-    prompt_file: [P,H] .npy, or None for the model without a prompt.
+    prompt_file: a saved prompt, a list of one for each stack, or None.
+    inserts_file: inserts.npz, or None for the model without inserts.
     mode: 'rank' or 'generate'.
     labels: target texts to rank; None takes each task's own.
     vocabulary: the vocabulary of the data.
@@ -40,7 +41,8 @@ class Evaluation:
   config: T5Config
   base: str
   sets: Sequence[Any]
-  prompt_file: str | None = None
+  prompt_file: str | Sequence[str] | None = None
+  inserts_file: str | None = None
   mode: str = 'rank'
   labels: Sequence[str] | None = None
   vocabulary: str = 'shipped'
@@ -58,6 +60,7 @@ def evaluate(run: Evaluation) -> list[Result]:
     run.prompt_file,
     run.vocabulary,
     run.allow_other_base,
+    run.inserts_file,
   )
   evaluator = Evaluator(model, run.sets, run.mode, run.labels)
   results = evaluator(flat)
@@ -67,6 +70,7 @@ def evaluate(run: Evaluation) -> list[Result]:
       'split': result.split,
       'examples': len(result.predictions),
       'prompt_file': run.prompt_file,
+      'inserts_file': run.inserts_file,
       'base_digest': digest,
     }
     files.write_json_lines(folder / f'{result.task}.jsonl', result.predictions)

@@ -18,7 +18,7 @@ import numpy as np
 
 from prompt_jax import params
 from prompt_jax.errors import UserError
-from prompt_jax.prompts import saved
+from prompt_jax.prompts import parts, saved
 
 PACKAGES = ('prompt_jax', 'jax', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
 
@@ -71,8 +71,8 @@ def prompt_arrays(model, flat: Mapping, tasks: Sequence[str]):
   if reading:
     raise UserError(
       f'{reading[0]} makes another prompt for every input; expected a source '
-      'whose prompt depends on the task alone. Use the run itself for '
-      'evaluation and inference.'
+      'whose prompt depends on the task alone. Its parts are in '
+      'MODEL_DIR/prompts/<step>/<stack>.npz.'
     )
   own = {p: x for p, x in flat.items() if p.split('/')[1] == 'prompt'}
   ids = jnp.arange(len(tasks), dtype=jnp.int32)
@@ -86,6 +86,18 @@ def prompt_arrays(model, flat: Mapping, tasks: Sequence[str]):
     }
     for stack, x in rows.items()
   }
+
+
+def write(
+  folder: str, model, flat: Mapping, tasks: Sequence[str], sidecar: Mapping
+) -> list[str]:
+  """Writes plain prompts where the sources allow it, else the sources.
+
+  Args, Returns: as `write_prompts`.
+  """
+  if sources(model) and not exportable(model):
+    return write_parts(folder, model, flat, sidecar)
+  return write_prompts(folder, model, flat, tasks, sidecar)
 
 
 def write_prompts(
@@ -108,7 +120,7 @@ def write_prompts(
       path = pathlib.Path(folder) / f'{task}{suffix}.npy'
       own = {
         'task': task,
-        'stack': stack,
+        **_place(model, stack),
         'length': array.shape[0],
         'width': array.shape[1],
         'mean_row_norm': float(np.linalg.norm(array, axis=1).mean()),
@@ -116,3 +128,38 @@ def write_prompts(
       saved.save(str(path), array, {**sidecar, **own})
       written.append(str(path))
   return written
+
+
+def write_parts(
+  folder: str, model, flat: Mapping, sidecar: Mapping
+) -> list[str]:
+  """Writes `<stack>.npz` and `<stack>.json` of every source, as it is.
+
+  For models with a source that reads its input, which no [P,H] can hold.
+
+  Args: as `write_prompts`.
+  Returns: the paths of the .npz files.
+  """
+  written = []
+  for stack, source in sources(model).items():
+    path, under = pathlib.Path(folder) / f'{stack}.npz', f'{stack}/prompt/'
+    own = {
+      name.removeprefix(under): jax.device_get(leaf)
+      for name, leaf in flat.items()
+      if name.startswith(under)
+    }
+    parts.save(path, source, own, {**sidecar, **_place(model, stack)})
+    written.append(str(path))
+  return written
+
+
+def _place(model, stack: str) -> dict:
+  """Where a prompt belongs: stack, layers it is cut for, place in the input."""
+  about = {'stack': stack, 'depth': getattr(model, f'{stack}_depth', 1)}
+  if about['depth'] > 1:
+    about['deeper'] = model.deeper
+  if stack == 'encoder' and model.where != 'prefix':
+    about['where'] = model.where
+  if stack == 'encoder' and model.attention is not None:
+    about['attention'] = sorted(model.attention)
+  return about

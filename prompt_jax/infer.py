@@ -38,7 +38,8 @@ class Inference:
     output_file: .jsonl to write.
     config: shapes of the base.
     base: its checkpoint.
-    prompt_file: [P,H] .npy, or None.
+    prompt_file: a saved prompt, a list of one for each stack, or None.
+    inserts_file: inserts.npz, or None.
     task: name of a shipped task, or a FileTask; None: none.
     labels: target texts; given, the likeliest of them with all scores. None:
       those of the task; where it has none, generation.
@@ -53,7 +54,8 @@ class Inference:
   output_file: str
   config: T5Config
   base: str
-  prompt_file: str | None = None
+  prompt_file: str | Sequence[str] | None = None
+  inserts_file: str | None = None
   task: Any = None
   labels: Sequence[str] | None = None
   lengths: Mapping[str, int] | None = None
@@ -176,6 +178,7 @@ def infer(run: Inference) -> int:
   model = tuned.load(
     run.base,
     run.prompt_file,
+    run.inserts_file,
     config=run.config,
     vocabulary=run.vocabulary,
     lengths=run.lengths,

@@ -5,8 +5,9 @@
 The source sits at `encoder/prompt` (or `decoder/prompt`); every other
 parameter path is that of the plain model, so that any base fits. The length
 of a prompt is said once, in its source, and read off what it returns; the
-mask travels with the embeddings.
-Source: Lester et al. 2021, section 2.
+mask travels with the embeddings. A prompt of depth D is D times as long and
+cut into slices, one for each of the first D layers, see `prompts.depth`.
+Source: Lester et al. 2021, section 2; Liu et al. 2022 (P-tuning v2) for depth.
 """
 
 from collections.abc import Callable, Collection
@@ -14,6 +15,7 @@ from collections.abc import Callable, Collection
 import flax.linen as nn
 import jax.numpy as jnp
 
+from prompt_jax.prompts.depth import cut, entering
 from prompt_jax.prompts.place import encoder_attention, place
 from prompt_jax.t5.t5 import T5, Decoder, Encoder
 
@@ -30,11 +32,15 @@ class PromptEncoder(Encoder):
     attention: None (every position sees every real one), or the names of the
       relations that are allowed between prompt and input, see
       `prompts.place`.
+    depth: D, layers with a prompt of their own.
+    deeper: what layers after the first do with theirs, 'overwrite' or 'add'.
   """
 
   source: SourceFactory | None = None
   where: str = 'prefix'
   attention: Collection[str] | None = None
+  depth: int = 1
+  deeper: str = 'overwrite'
 
   def setup(self):
     super().setup()
@@ -43,18 +49,24 @@ class PromptEncoder(Encoder):
   def __call__(self, embeds, mask, task_ids=None, deterministic=True):
     """Embedded input [B,T,H] -> Encoded over P+T positions."""
     rows = self.prompt(_ids(task_ids, embeds), embeds, mask)
-    placed = place(rows, embeds, mask, self.where)
+    first, *rest = cut(rows, self.depth)
+    placed = place(first, embeds, mask, self.where)
     allowed = encoder_attention(placed.mask, placed.is_prompt, self.attention)
-    return self.stack(placed.embeds, placed.mask, allowed, deterministic)
+    enter = entering(rest, placed.is_prompt, self.deeper)
+    return self.stack(placed.embeds, placed.mask, allowed, deterministic, enter)
 
 
 class PromptDecoder(Decoder):
   """The decoder with a prompt before the start token.
 
   Later positions see the whole prompt; logits are those of the targets only.
+
+  Args: as `PromptEncoder`.
   """
 
   source: SourceFactory | None = None
+  depth: int = 1
+  deeper: str = 'overwrite'
 
   def setup(self):
     super().setup()
@@ -63,19 +75,25 @@ class PromptDecoder(Decoder):
   def __call__(self, embeds, mask, encoded, task_ids=None, deterministic=True):
     """Embedded targets [B,U,H] -> logits [B,U,V] (states if tied)."""
     rows = self.prompt(_ids(task_ids, embeds), embeds, mask)
-    placed = place(rows, embeds, mask)
-    y = self.stack(placed.embeds, placed.mask, encoded, deterministic)
-    return self.logits(y[:, rows.shape[1] :])
+    first, *rest = cut(rows, self.depth)
+    placed = place(first, embeds, mask)
+    enter = entering(rest, placed.is_prompt, self.deeper)
+    y = self.stack(
+      placed.embeds, placed.mask, encoded, deterministic, enter=enter
+    )
+    return self.logits(y[:, first.shape[1] :])
 
   def start(self, embeds, encoded, length, task_ids=None):
     """Fills the caches with the prompt; the first step is position P."""
     mask = jnp.ones(embeds.shape[:2], bool)
     rows = self.prompt(_ids(task_ids, embeds), embeds, mask)
-    self.stack(rows, None, encoded, True, rows.shape[1] + length)
+    first, *rest = cut(rows, self.depth)
+    enter = entering(rest, jnp.ones(first.shape[:2], bool), self.deeper)
+    self.stack(first, None, encoded, True, first.shape[1] + length, enter)
 
   def step(self, embeds, length):
     """One step over a cache of P + `length` positions."""
-    return super().step(embeds, self.prompt.length + length)
+    return super().step(embeds, self.prompt.length // self.depth + length)
 
 
 class PromptEncoderDecoder(T5):
@@ -86,12 +104,18 @@ class PromptEncoderDecoder(T5):
     decoder_prompt: factory of the decoder's source, or None.
     where: where the encoder's prompt stands, see `PromptEncoder`.
     attention: what the encoder's prompt and input see, see `PromptEncoder`.
+    encoder_depth, decoder_depth: layers of each stack with a prompt of their
+      own, at most as many as it has.
+    deeper: what layers after the first do with theirs, 'overwrite' or 'add'.
   """
 
   encoder_prompt: SourceFactory | None = None
   decoder_prompt: SourceFactory | None = None
   where: str = 'prefix'
   attention: Collection[str] | None = None
+  encoder_depth: int = 1
+  decoder_depth: int = 1
+  deeper: str = 'overwrite'
 
   def make_encoder(self) -> nn.Module:
     if self.encoder_prompt is None:
@@ -102,12 +126,20 @@ class PromptEncoderDecoder(T5):
       self.encoder_prompt,
       self.where,
       self.attention,
+      self.encoder_depth,
+      self.deeper,
     )
 
   def make_decoder(self) -> nn.Module:
     if self.decoder_prompt is None:
       return super().make_decoder()
-    return PromptDecoder(self.config, self.inserts, self.decoder_prompt)
+    return PromptDecoder(
+      self.config,
+      self.inserts,
+      self.decoder_prompt,
+      self.decoder_depth,
+      self.deeper,
+    )
 
   def prompt_rows(self, task_ids):
     """What the sources make of each task: {'encoder': [M,P,H], ...}.

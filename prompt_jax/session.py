@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from prompt_jax import export, files, ginfiles, params
 from prompt_jax.errors import UserError
 from prompt_jax.evaluate import Evaluator, flat_metrics
+from prompt_jax.inserts import saved as inserts
 from prompt_jax.tasks import features
 from prompt_jax.training import sharding
 from prompt_jax.training import state as states
@@ -35,8 +36,12 @@ def starting(run):
   rng = jax.random.key(run.seed)
   flat = params.merge(loaded, states.initial(run.model, rng, fresh, places))
   dtype = run.model.config.activation_dtype
+  # the activation dtype is the base's; frozen prompts stay in float32
+  base = loaded or states.base_shapes(run.model)
   frozen = {
-    path: leaf.astype(dtype) for path, leaf in flat.items() if path not in rates
+    path: leaf.astype(dtype) if path in base else leaf
+    for path, leaf in flat.items()
+    if path not in rates
   }
   trainable = {path: flat[path] for path in rates}
   if jax.process_index() == 0:
@@ -184,16 +189,23 @@ class Session:
     self.checkpoints.save(state, manifest)
 
   def export(self, state, metrics) -> None:
-    """Writes prompts/<step>/ where the method's prompts are plain arrays."""
-    run = self.run
-    if not export.exportable(run.model) or jax.process_index() != 0:
+    """Writes prompts/<step>/ and inserts/<step>/, as far as there are any."""
+    run, step = self.run, str(int(state.step))
+    if jax.process_index() != 0:
       return
-    folder = run.folder / 'prompts' / str(int(state.step))
     flat = params.merge(state.trainable, self.frozen)
     sidecar = self.sidecar(int(state.step), metrics)
-    export.write_prompts(
-      str(folder), run.model, flat, run.dataset.tasks, sidecar
-    )
+    if export.sources(run.model):
+      export.write(
+        str(run.folder / 'prompts' / step),
+        run.model,
+        flat,
+        run.dataset.tasks,
+        sidecar,
+      )
+    if inserts.own(flat):
+      folder = run.folder / 'inserts' / step
+      inserts.save(folder, run.model.inserts, flat, sidecar)
 
   def sidecar(self, step: int, metrics) -> dict:
     """What the files of all prompts of a step have in common."""

@@ -11,6 +11,7 @@ metrics.jsonl, tensorboard/, eval/<step>/<task>.json and .jsonl.
 
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
+import functools
 import itertools
 import os
 import pathlib
@@ -21,8 +22,10 @@ import jax
 
 from prompt_jax import batches, data, export, files, ginfiles, params
 from prompt_jax.errors import UserError
+from prompt_jax.inserts import saved as inserts
 from prompt_jax.session import Session
-from prompt_jax.training import adafactor, optim, sharding
+from prompt_jax.training import adafactor, loss, optim, sharding
+from prompt_jax.training import state as states
 from prompt_jax.training.loop import Interruption, Loop, Plan
 from prompt_jax.training.metrics import Log
 from prompt_jax.training.progress import Progress
@@ -51,6 +54,7 @@ class Run:
     eval_mode: 'rank' or 'generate'.
     class_labels: labels to rank; None takes each task's own.
     vocabulary: the vocabulary of the data, for the sidecar.
+    loss: what a step minimises, see `training.loss.teacher_forced`.
     seed: of initialisation and dropout (the data has its own).
     z_loss, label_smoothing, loss_normalizing_factor: see `training.loss`.
     microbatches: parts a batch is cut into, to save memory.
@@ -73,6 +77,7 @@ class Run:
   eval_mode: str = 'rank'
   class_labels: Sequence[str] | None = None
   vocabulary: str = 'shipped'
+  loss: Callable = loss.teacher_forced
   seed: int = 0
   z_loss: float = 1e-4
   label_smoothing: float = 0.0
@@ -84,7 +89,8 @@ class Run:
   allow_many_steps: bool = False
 
   def __post_init__(self):
-    self.optimizer = self.optimizer or prompt_adafactor()
+    axes = functools.cache(lambda: states.abstract(self.model)[1])
+    self.optimizer = optim.informed(self.optimizer or prompt_adafactor(), axes)
     self.schedule = self.schedule or optim.schedule('constant')
     self.mesh = sharding.make_mesh(self.model_parallel)
     self.folder = pathlib.Path(self.model_dir).expanduser()
@@ -95,12 +101,14 @@ class Run:
     sharding.check_batch(self.mesh, self.dataset.batch_size, self.microbatches)
     for source in export.sources(self.model).values():
       count, tasks = source.num_tasks, self.dataset.tasks
-      if not source.instance_wise and count not in (1, len(tasks)):
+      if count not in (1, len(tasks)):
         raise UserError(
           f'{type(source).__name__} has num_tasks={count} but the data has '
           f'{len(tasks)} tasks ({", ".join(tasks[:5])}...); expected one '
           f'prompt a task. Use --gin.NUM_TASKS={len(tasks)}.'
         )
+      if hasattr(source, 'check'):  # of files that it reads
+        source.check(self.model.config.d_model)
     self._check_budget()
     ids, rows = self.dataset.vocab_size, self.model.config.vocab_size
     if ids > rows:
@@ -124,10 +132,11 @@ class Run:
     source = export.sources(self.model).get('encoder')
     if budget is None or source is None:
       return
-    positions = source.length + lengths['inputs']
+    rows = source.length // self.model.encoder_depth
+    positions = rows + lengths['inputs']
     if positions > budget:
       raise UserError(
-        f'A prompt of {source.length} rows and {lengths["inputs"]} input '
+        f'A prompt of {rows} rows and {lengths["inputs"]} input '
         f'tokens are {positions} positions; expected at most '
         f'POSITION_BUDGET={budget}. Use --gin.PROMPT_LENGTH='
         f'{max(budget - lengths["inputs"], 0)}, or shorter inputs.'
@@ -142,7 +151,7 @@ class Run:
         stack: type(source).__name__
         for stack, source in export.sources(self.model).items()
       },
-      'inserts': [pattern for pattern, _ in self.model.inserts],
+      'inserts': inserts.described(self.model.inserts),
       'data': self.dataset.fingerprint(),
       'seed': self.seed,
     }
@@ -167,6 +176,7 @@ def _program(session: Session, state) -> Program:
     run.optimizer,
     session.rates,
     run.schedule,
+    loss=run.loss,
     z_loss=run.z_loss,
     label_smoothing=run.label_smoothing,
     loss_normalizing_factor=run.loss_normalizing_factor,

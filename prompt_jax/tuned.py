@@ -7,7 +7,6 @@ model.rank(['a moving, funny film'], ['negative', 'positive'])
 
 from collections.abc import Sequence
 import dataclasses
-import functools
 import os
 import warnings
 
@@ -17,9 +16,10 @@ import numpy as np
 
 from prompt_jax import params, predict
 from prompt_jax.errors import UserError
+from prompt_jax.inserts import saved as saved_inserts
 from prompt_jax.prompted import PromptEncoderDecoder
-from prompt_jax.prompts import initializers, saved
-from prompt_jax.prompts.prompt import Prompt
+from prompt_jax.prompts import saved
+from prompt_jax.prompts.attached import attached
 from prompt_jax.t5 import pretrained
 from prompt_jax.t5.config import T5Config
 from prompt_jax.tasks import features
@@ -27,16 +27,6 @@ from prompt_jax.training import state as states
 from prompt_jax.training.step import Program
 
 EOS = 1
-
-
-def prompted_model(config: T5Config, prompt: np.ndarray | None):
-  """The linen model of a configuration with a given prompt [P,H], or none."""
-  if prompt is None:
-    return PromptEncoderDecoder(config)
-  source = functools.partial(
-    Prompt, prompt.shape[0], initializers.from_array(prompt)
-  )
-  return PromptEncoderDecoder(config, encoder_prompt=source)
 
 
 @dataclasses.dataclass
@@ -126,7 +116,8 @@ class TunedModel:
 
 def load(
   base: str,
-  prompt: str | None = None,
+  prompt: str | Sequence[str] | None = None,
+  inserts: str | None = None,
   *,
   config: T5Config | None = None,
   vocabulary: str | None = None,
@@ -139,7 +130,9 @@ def load(
 
   Args:
     base: a shipped name ('mini') or the folder of a checkpoint.
-    prompt: a [P,H] .npy file; None is the base alone.
+    prompt: a saved prompt, see `prompts.attached`, or a list of one for each
+      stack; None is the base alone.
+    inserts: an inserts.npz file of a method such as LoRA, or None.
     config: shapes of the base; None reads them from its config.json.
     vocabulary: a SentencePiece .model, 'bytes' or 'shipped'; None takes
       `spiece.model` beside the base, else the shipped one.
@@ -157,7 +150,7 @@ def load(
     beside = os.path.join(folder, 'spiece.model')
     vocabulary = beside if os.path.isfile(beside) else 'shipped'
   model, flat, _ = assemble(
-    config, folder, prompt, vocabulary, allow_other_base
+    config, folder, prompt, vocabulary, allow_other_base, inserts
   )
   encode, decode = features.codec(vocabulary)
   lengths = dict(lengths or {'inputs': 128, 'targets': 32})
@@ -167,30 +160,41 @@ def load(
 def assemble(
   config: T5Config,
   base: str,
-  prompt: str | None,
+  prompt: str | Sequence[str] | None,
   vocabulary: str,
   allow_other_base: bool = False,
+  inserts: str | None = None,
 ):
   """The model, its parameters and the base's digest, checked to fit.
 
   Args: as `load`.
   Returns: (linen model, {path: array}, digest of the base as stored).
-  Raises: UserError if the prompt is of another width or another base.
+  Raises: UserError if the prompt or the inserts are of another shape or base.
   """
-  array, sidecar = None, None
-  if prompt is not None:
-    array, sidecar = saved.load(prompt)
-    if array.shape[1] != config.d_model:  # says so in the words of the loader
-      saved.load(prompt, (array.shape[0], config.d_model))
-  model = prompted_model(config, array)
+  table, own, about = (), {}, None
+  if inserts is not None:
+    table, own, about = saved_inserts.load(inserts)
+  given = attached(prompt, config.d_model)
+  model = PromptEncoderDecoder(config, table, **given.fields)
+  shapes = states.abstract(model)[0]
+  saved_inserts.check_fit(shapes, own, str(inserts))
+  asked = {path: x for path, x in shapes.items() if '/prompt/' in path}
+  odd = params.difference(asked, given.own, limit=5)
+  if odd:
+    lines = '\n  '.join(odd)
+    raise UserError(
+      f'{prompt} does not fit the model it describes:\n  {lines}\nExpected '
+      'the arrays of its own sidecar, at the width of this base. Copy the '
+      'file and its .json again.'
+    )
   expected = states.base_shapes(model)
   here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
   flat, digest = states.load_base(
     model, base, (), dict.fromkeys(expected, here)
   )
-  if sidecar is not None:
-    known = features.vocabulary_digest(vocabulary)
+  known = features.vocabulary_digest(vocabulary)
+  for sidecar in (*given.sidecars, about):
     saved.check_base(sidecar, digest, known, allow=allow_other_base)
-  if array is not None:
-    flat['encoder/prompt/prompt'] = jnp.asarray(array)
+  for path, array in {**given.own, **own}.items():
+    flat[path] = jnp.asarray(array)
   return model, flat, digest

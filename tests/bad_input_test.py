@@ -50,7 +50,8 @@ def test_unknown_macro(refused):
 
 
 def test_missing_macro(refused):
-  refused('1 value(s) missing', '--gin.TRAIN_STEPS=...', TRAIN_STEPS=None)
+  name = 'MIXTURE_OR_TASK_NAME'
+  refused('1 value(s) missing', f'--gin.{name}=...', **{name: None})
 
 
 def test_misspelt_parameter(refused):

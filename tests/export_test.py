@@ -75,7 +75,8 @@ def test_what_a_source_makes_of_each_task(tmp_path):
   about = json.loads((tmp_path / 'b.json').read_text())
   norm = np.linalg.norm(np.arange(14.0).reshape(2, 7), axis=1).mean()
   assert about.pop('mean_row_norm') == pytest.approx(norm)
-  assert about == dict(step=3, task='b', stack='encoder', length=2, width=7)
+  place = dict(stack='encoder', depth=1, length=2, width=7)
+  assert about == dict(step=3, task='b', **place)
 
 
 def test_what_cannot_be_exported():

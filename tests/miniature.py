@@ -143,6 +143,8 @@ def write(folder: pathlib.Path) -> dict[str, str]:
     'NUM_TASKS': str(len(TASKS)),
     'PROMPT_FILE': repr(prompts[0]),
     'PROMPT_FILES': repr(prompts),
+    'SOURCE_PROMPTS': repr(prompts),
+    'RANKED_LABELS': repr(['good', 'bad']),
     'EMBEDDING_FILE': repr(table),
     'CLASS_LABELS': repr(['good', 'bad']),
     'PROMPT_TEXT': repr('a good film'),

@@ -87,7 +87,7 @@ def initial(model, seed=0):
   flat = params.flatten(init(jax.random.key(seed))['params'])
   rng = np.random.default_rng(seed)
   for path, leaf in flat.items():
-    if path.endswith(('scale', 'rel_embedding')):
+    if path.endswith(('norm/scale', 'rel_embedding')):
       noise = jnp.asarray(rng.normal(size=leaf.shape), jnp.float32)
       flat[path] = leaf + 0.5 * noise
   return flat

@@ -107,19 +107,21 @@ class Encoder(nn.Module):
     self.encoder_norm = RMSNorm(c.layer_norm_epsilon)
     self.dropout = Dropout(c.dropout_rate)
 
-  def stack(self, h, mask, allowed, deterministic: bool) -> Encoded:
+  def stack(self, h, mask, allowed, deterministic: bool, enter=None) -> Encoded:
     """Runs the layers.
 
     Args:
       h: float32[B,T,H], embedded.
       mask: bool[B,T], True where real.
       allowed: bool, broadcastable to [B,1,T,T].
+      enter: `(layer number, h) -> h` before each layer; None changes nothing.
     Returns: Encoded; states are exactly 0 where `mask` is False.
     """
     positions = jnp.arange(h.shape[1])
     bias = self.relpos_bias(positions, positions)
     h = self.dropout(h, deterministic)
-    for layer in self.layers:
+    for number, layer in enumerate(self.layers):
+      h = enter(number, h) if enter else h
       h = layer(h, allowed, bias, deterministic)
     h = self.dropout(self.encoder_norm(h), deterministic)
     return Encoded(h * mask[:, :, None], mask)
@@ -169,7 +171,7 @@ class Decoder(nn.Module):
         c.vocab_size, ('embed', 'vocab'), c.activation_dtype
       )
 
-  def stack(self, h, mask, encoded, deterministic, length=None):
+  def stack(self, h, mask, encoded, deterministic, length=None, enter=None):
     """Runs the layers; logits, or states [B,U,H] where the output is tied.
 
     Args:
@@ -177,6 +179,7 @@ class Decoder(nn.Module):
       mask: bool[B,U], True where the target is real; None while decoding.
       encoded: Encoded; None in a decoding step, which reads the caches.
       length: None, or the length of the cache while decoding step by step.
+      enter: as in `Encoder.stack`.
     """
     steps = h.shape[1]
     position, start, keys = None, 0, steps
@@ -191,7 +194,8 @@ class Decoder(nn.Module):
       allowed = allowed & mask[:, None, None, :]
     bias = self.relpos_bias(queries, jnp.arange(keys))
     h = self.dropout(h, deterministic)
-    for layer in self.layers:
+    for number, layer in enumerate(self.layers):
+      h = enter(number, h) if enter else h
       h = layer(h, allowed, bias, context, cross, position, deterministic)
     return self.dropout(self.decoder_norm(h), deterministic)
 

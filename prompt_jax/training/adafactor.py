@@ -17,7 +17,7 @@ Source: Shazeer and Stern 2018, algorithms 4 to 6; T5X for the axes, the
 counter and the weight decay.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import re
 from typing import NamedTuple
@@ -50,6 +50,7 @@ FACTOR_RULES = {
   'prompt+embed': 'NONE',
   'prompt_embed': 'NONE',
 }
+Axes = Mapping[str, Sequence[str | None]]
 _ROLES = ('ROW', 'COLUMN', 'BATCH', 'NONE')
 
 
@@ -95,7 +96,8 @@ def layout(
   Args:
     path: slash path, for the error.
     shape: of the parameter.
-    axes: logical axis names, one per dimension; None if unknown.
+    axes: logical axis names, one per dimension, None for one that has no
+      name and is in no factor; None if unknown.
     rules: {axis name: 'ROW', 'COLUMN', 'BATCH' or 'NONE'}; RMS is taken apart
       for each index of a BATCH axis.
     min_dim_size_to_factor: see above.
@@ -131,9 +133,10 @@ def _roles(path, shape, axes, rules) -> tuple[str, ...]:
       f'shape {tuple(shape)}; expected one per dimension. Correct '
       'logical_axes.'
     )
+  rules = {**rules, None: 'NONE'}  # an axis without a name
   for name in axes:
     if name not in rules:
-      close = ', '.join(nearest(name, list(rules)))
+      close = ', '.join(nearest(name, [*filter(None, rules)]))
       raise UserError(
         f'Adafactor got the logical axis {name!r} of {path}, which has no '
         f'rule; expected a key of logical_factor_rules. Nearest: {close}. '
@@ -170,7 +173,7 @@ def adafactor(
   factored: bool = True,
   global_norm_clip_threshold: float | None = None,
   first_step: int = 0,
-  logical_axes: Mapping[str, Sequence[str]] | None = None,
+  logical_axes: Axes | Callable[[], Axes] | None = None,
   logical_factor_rules: Mapping[str, str] | None = None,
 ) -> optim.Optimizer:
   """Adafactor; the formulas are in the head of this file.
@@ -184,8 +187,10 @@ def adafactor(
       (a weight_decay_rate of None is 1 here).
     multiply_by_parameter_scale: whether RMS(p) enters, or ordered (regex,
       bool): the first that is found in the path wins.
-    factored, min_dim_size_to_factor, logical_axes {path: axis names},
-      logical_factor_rules: see `layout`; the rules default to FACTOR_RULES.
+    factored, min_dim_size_to_factor: see `layout`.
+    logical_axes: {path: axis names}, or what gives it; see `layout`. None:
+      those that `optim.informed` tells, if any.
+    logical_factor_rules: see `layout`; None is FACTOR_RULES.
     global_norm_clip_threshold: limit on the norm of all gradients together.
     first_step: where the counter starts. Lester et al.'s runs restored the
       base's 1,100,000 with v at zero: mix is then 1.5e-5 and the clip binds
@@ -196,8 +201,16 @@ def adafactor(
     bfloat16 parameter is decayed and its RMS taken in float32; a row of
     zero gradient beside huge ones stays put instead of turning to NaN.
   """
-  settings = _Adafactor(**locals())  # one field per argument, same names
-  return optim.Optimizer(settings.init, settings.update)
+  given = dict(locals())  # one field per argument, same names
+  settings = _Adafactor(**given)
+
+  def with_axes(axes):
+    return (
+      optimizer if logical_axes else adafactor(**given | {'logical_axes': axes})
+    )
+
+  optimizer = optim.AxesOptimizer(settings.init, settings.update, with_axes)
+  return optimizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -219,7 +232,7 @@ class _Adafactor:
   factored: bool
   global_norm_clip_threshold: float | None
   first_step: int
-  logical_axes: Mapping[str, Sequence[str]] | None
+  logical_axes: Axes | Callable[[], Axes] | None
   logical_factor_rules: Mapping[str, str] | None
 
   def __post_init__(self):
@@ -242,12 +255,6 @@ class _Adafactor:
       raise UserError(
         f'adafactor got dtype_momentum={self.dtype_momentum!r}; expected '
         "'float32' or 'bfloat16'. Correct adafactor.dtype_momentum."
-      )
-    if self.logical_factor_rules is not None and self.logical_axes is None:
-      raise UserError(
-        'adafactor got logical_factor_rules without logical_axes; expected '
-        'both, for the rules are looked up by axis name. Pass logical_axes='
-        '{path: axis names}, or leave the rules out.'
       )
     for name, role in (self.logical_factor_rules or {}).items():
       if role not in _ROLES:
@@ -336,15 +343,23 @@ class _Adafactor:
   def _layout(self, path: str, shape: Sequence[int]) -> Layout:
     if not self.factored:
       return Layout(tuple(range(len(shape))))
-    axes = None
-    if self.logical_axes is not None:
-      if path not in self.logical_axes:
-        close = ', '.join(nearest(path, list(self.logical_axes)))
+    axes, known = None, self.logical_axes
+    if callable(known):
+      known = known()
+    if known is None and self.logical_factor_rules is not None:
+      raise UserError(
+        'adafactor got logical_factor_rules without logical_axes; expected '
+        'both, for the rules are looked up by axis name. Pass logical_axes='
+        '{path: axis names}, or leave the rules out.'
+      )
+    if known is not None:
+      if path not in known:
+        close = ', '.join(nearest(path, list(known)))
         raise UserError(
           f'adafactor got {path}, which logical_axes lacks; expected the axis '
           f'names of every parameter that trains. Nearest: {close}.'
         )
-      axes = self.logical_axes[path]
+      axes = known[path]
     rules = self.logical_factor_rules or FACTOR_RULES
     return layout(path, shape, axes, rules, self.min_dim_size_to_factor)
 

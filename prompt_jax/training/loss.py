@@ -7,7 +7,7 @@ LOSS_NORMALIZING_FACTOR says. The sums beside it are never divided, so they
 may be added over microbatches, hosts and steps before any metric is formed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import math
 
 import jax
@@ -179,3 +179,25 @@ def loss(
     'sequences': real.any(axis=-1).sum(dtype=jnp.float32),
   }
   return total, jax.lax.stop_gradient(sums)
+
+
+def teacher_forced(
+  call: Callable, batch: Mapping[str, jax.Array], **options
+) -> tuple[jax.Array, Sums]:
+  """The loss of a training step unless the run chooses another.
+
+  Any such choice is a callable with these arguments.
+
+  Args:
+    call: runs the model, see `training.step.Call`.
+    batch: what the model reads and `loss` reads.
+    options: those of `loss`.
+  Returns: as `loss`.
+  """
+  logits = call(
+    batch['encoder_input_tokens'],
+    batch['decoder_input_tokens'],
+    batch['decoder_target_tokens'],
+    batch['task_ids'],
+  )
+  return loss(logits, batch, **options)

@@ -35,6 +35,27 @@ class SGDState(NamedTuple):
   trace: Arrays
 
 
+class AxesOptimizer(Optimizer):
+  """An optimizer that can be told the logical axes of its parameters.
+
+  Attributes:
+    with_axes: `({path: axis names}) -> Optimizer`; the axes may also be a
+      callable that gives them, which is then called only if they are needed.
+  """
+
+  def __new__(cls, init, update, with_axes):
+    optimizer = super().__new__(cls, init, update)
+    optimizer.with_axes = with_axes
+    return optimizer
+
+
+def informed(optimizer: Optimizer, axes) -> Optimizer:
+  """The optimizer, told the logical axes if it is one that can be told."""
+  if isinstance(optimizer, AxesOptimizer):
+    return optimizer.with_axes(axes)
+  return optimizer
+
+
 def as_float32(arrays: Mapping[str, jax.Array]) -> Arrays:
   """{path: array} with every array in float32."""
   return {path: leaf.astype(jnp.float32) for path, leaf in arrays.items()}

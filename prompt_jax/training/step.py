@@ -1,6 +1,6 @@
 """One training step, and the compiled programs of a run.
 
-    loss(trainable) = L(model(merge(trainable, frozen)), batch)
+    loss(trainable) = L(model(merge(trainable, frozen)), batch) + sown losses
     gradient with respect to `trainable` only; update; step + 1
 
 The frozen base is an argument that is read, never returned. Weight gradients
@@ -22,16 +22,43 @@ from prompt_jax.training.optim import apply_updates
 from prompt_jax.training.state import State
 
 
+class Call:
+  """Runs a model with given parameters, and adds up what its modules sow.
+
+  Args:
+    model: the linen model.
+    flat: its parameters {path: array}.
+    rng: key of dropout; None is without.
+
+  Attributes:
+    sown: sum of the collection `losses`, of all calls so far.
+  """
+
+  def __init__(self, model, flat, rng=None):
+    self._model, self._flat, self._rng = model, flat, rng
+    self.sown = jnp.float32(0.0)
+
+  def __call__(self, *args, method: str = '__call__'):
+    out, state = self._model.apply(
+      {'params': params.unflatten(self._flat)},
+      *args,
+      deterministic=self._rng is None,
+      rngs=None if self._rng is None else {'dropout': self._rng},
+      method=method,
+      mutable=['losses'],
+    )
+    for leaf in jax.tree.leaves(state):
+      self.sown += leaf
+    return out
+
+
 def forward(model, flat, batch, rng=None):
   """Teacher-forced logits float32[B,U,V]; with `rng`, with dropout."""
-  return model.apply(
-    {'params': params.unflatten(flat)},
+  return Call(model, flat, rng)(
     batch['encoder_input_tokens'],
     batch['decoder_input_tokens'],
     batch['decoder_target_tokens'],
     batch['task_ids'],
-    deterministic=rng is None,
-    rngs=None if rng is None else {'dropout': rng},
   )
 
 
@@ -43,14 +70,18 @@ def _split_rows(batch, parts: int):
   }
 
 
-def _gradient(model, microbatches: int, normalizing, **options) -> Callable:
+def _gradient(
+  model, loss: Callable, microbatches: int, normalizing, **options
+) -> Callable:
   """Builds `(trainable, frozen, batch, rng) -> (gradients, sums)`."""
 
   def objective(trainable, frozen, batch, divisor, rng):
-    logits = forward(model, params.merge(trainable, frozen), batch, rng)
-    return losses.loss(
-      logits, batch, normalizing=normalizing, divisor=divisor, **options
+    call = Call(model, params.merge(trainable, frozen), rng)
+    total, sums = loss(
+      call, batch, normalizing=normalizing, divisor=divisor, **options
     )
+    # what modules sow belongs to the batch, not to each part of it
+    return total + call.sown / microbatches, sums
 
   differentiate = jax.grad(objective, has_aux=True)
 
@@ -79,6 +110,7 @@ def train_step(
   rates: Mapping[str, float],
   schedule: Callable,
   *,
+  loss: Callable = losses.teacher_forced,
   z_loss: float = 1e-4,
   label_smoothing: float = 0.0,
   loss_normalizing_factor=None,
@@ -91,6 +123,8 @@ def train_step(
     optimizer: see `training.optim`.
     rates: {trainable path: peak learning rate}.
     schedule: step -> factor of the rates.
+    loss: `(call, batch, *, z_loss, label_smoothing, normalizing, divisor) ->
+      (scalar, sums)`, see `loss.teacher_forced`.
     z_loss: coefficient of log^2 Z (1e-4: T5X and Lester et al.'s release).
     label_smoothing, loss_normalizing_factor: see `training.loss`.
     microbatches: the batch is cut into this many, gradients are summed; the
@@ -99,9 +133,9 @@ def train_step(
     `rate` (the schedule's factor) and `bad` bool[leaves]: where a gradient or
     the updated value is not finite, in sorted path order.
   """
-  drops = model.config.dropout_rate > 0
   gradient = _gradient(
     model,
+    loss,
     microbatches,
     loss_normalizing_factor,
     z_loss=z_loss,
@@ -109,9 +143,8 @@ def train_step(
   )
 
   def step(state: State, frozen, batch):
-    rng = None
-    if drops:
-      rng = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
+    # always there: a source may drop what the base does not
+    rng = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
     grads, sums = gradient(state.trainable, frozen, batch, rng)
     factor = schedule(state.step)
     rate = {path: jnp.float32(r) * factor for path, r in rates.items()}

@@ -122,6 +122,36 @@ def test_an_unfactored_stack_shares_one_rms():
   assert state.v['p'].shape == (3, 5, 7) and state.v_row == {}
 
 
+def test_axes_told_later_are_used_and_asked_for_once_they_are_needed():
+  asked = []
+
+  def axes():
+    asked.append(True)
+    return {'p': ('layers', 'embed', 'mlp')}
+
+  told = optim.informed(adafactor(), axes)
+  assert not asked
+  state = told.init({'p': jnp.zeros((3, 5, 7))})
+  assert asked and state.v_row['p'].shape == (3, 5) and state.v == {}
+  assert state.v_col['p'].shape == (3, 7)
+  nameless = {'p': ('tasks', None, 'prompt_embed')}
+  state = optim.informed(adafactor(), nameless).init(
+    {'p': jnp.zeros((3, 5, 7))}
+  )
+  assert state.v['p'].shape == (3, 5, 7) and state.v_row == {}
+
+
+def test_axes_given_by_hand_are_kept():
+  given = adafactor(logical_axes={'p': ('tasks', 'prompt', 'prompt_embed')})
+  told = optim.informed(given, {'p': ('layers', 'embed', 'mlp')})
+  assert told.init({'p': jnp.zeros((3, 5, 7))}).v_row == {}
+
+
+def test_an_optimizer_that_cannot_be_told_stays_as_it_is():
+  plain = optim.adamw()
+  assert optim.informed(plain, {}) is plain
+
+
 def _init(path, shape, **options):
   return adafactor(**options).init({path: jnp.zeros(shape)})
 
@@ -166,7 +196,7 @@ def _init(path, shape, **options):
       'first_step=0 and step_offset=7; expected a counter that starts at',
     ),
     (
-      lambda: adafactor(logical_factor_rules={'embed': 'ROW'}),
+      lambda: _init('p', (2, 3), logical_factor_rules={'embed': 'ROW'}),
       'logical_factor_rules without logical_axes',
     ),
     (

@@ -93,6 +93,46 @@ def test_microbatches_are_the_whole_batch(factor):
     np.testing.assert_allclose(same[name], sums[name], rtol=1e-6)
 
 
+class Kept(Bag):
+  """A bag that sows the size of its kernel as a further loss."""
+
+  def __call__(self, *args, **options):
+    logits = super().__call__(*args, **options)
+    kernel = self.variables['params']['logits']['kernel']
+    self.sow('losses', 'size', 1.5 * jnp.sum(kernel**2))
+    return logits
+
+
+@pytest.mark.parametrize('microbatches', [1, 3])
+def test_sown_losses_are_added_once_a_batch(microbatches):
+  plain, state, frozen = bag()
+  rates = dict.fromkeys(state.trainable, 1.0)
+  keep = optimizer_of(lambda g, _: (g, g))
+
+  def gradient(model):
+    step = train_step(
+      model, keep, rates, jnp.ones_like, microbatches=microbatches
+    )
+    new, sums = jax.jit(step)(state, frozen, tiny.batch(ROWS))
+    return new.opt_state['logits/kernel'], sums['loss']
+
+  (without, loss), (sown, same) = gradient(plain), gradient(Kept(plain.config))
+  kernel = state.trainable['logits/kernel']
+  np.testing.assert_allclose(sown - without, 3 * kernel, rtol=1e-3, atol=1e-4)
+  np.testing.assert_allclose(same, loss, rtol=1e-6)
+
+
+def test_another_loss_may_be_chosen():
+  def twice(call, batch, **options):
+    total, sums = losses.teacher_forced(call, batch, **options)
+    return 2 * total, sums
+
+  wanted, _ = gradients(None, 1)
+  new, _ = stepped(lambda g, _: (g, g), loss=twice)
+  got = new.opt_state['logits/kernel']
+  np.testing.assert_allclose(got, 2 * wanted, rtol=1e-5, atol=1e-6)
+
+
 def test_sums_are_those_of_the_loss():
   model, state, frozen = bag()
   batch = tiny.batch(ROWS)
