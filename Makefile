@@ -1,5 +1,6 @@
-# Five words: demo, test, check, bench, goldens. Each makes its own venv and
-# needs nothing but python3; VENV=... and PYTHON=... choose others.
+# Nine words: demo, demo-full, test, test-interop, check, bench, figures,
+# goldens, backbones. Each makes its own venv and needs nothing but python3;
+# VENV=... and PYTHON=... choose others.
 
 MAKEFLAGS += --no-print-directory
 PYTHON ?= python3
@@ -8,21 +9,41 @@ EXTRAS ?= test
 # What `make bench` measures.
 MODEL ?= t5_1_1_small
 METHODS ?= prompt full
+# What `make demo-full` and `make figures` are told besides.
+FULL ?=
+FIGURES ?=
+# The data folder of `make backbones`, and what it is told besides.
+DATA ?=
+BACKBONES ?=
 
 comma := ,
 BIN := $(VENV)/bin
 # One stamp per set of extras: made once, and again when setup.py changes.
 STAMP := $(VENV)/installed-$(subst $(comma),-,$(EXTRAS))
 
-.PHONY: demo test check bench goldens
+.PHONY: demo demo-full test test-interop check bench figures goldens backbones
 
-# Trains, evaluates and exports a prompt; the last line on stdout is JSON.
+# Trains, evaluates and exports a prompt, and shows what it is worth; the last
+# line on stdout is JSON.
 demo: $(STAMP)
-	@$(BIN)/python launch/demo.py
+	@$(BIN)/python -m launch.demo
+
+# Fine-tunes the whole base, which the demo is too short for, and writes
+# launch/full_tuning.json; FULL='--tasks ... --models ...' chooses.
+demo-full: $(STAMP)
+	@$(BIN)/python -m launch.full_tuning $(FULL)
 
 # The whole suite.
 test: $(STAMP)
 	@$(BIN)/python -m pytest
+
+# The tests against PEFT, in a venv of their own. Where the index offers torch
+# for GPUs, PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu spares
+# gigabytes.
+test-interop:
+	@$(MAKE) VENV=$(VENV)/interop EXTRAS=test,interop \
+	  $(VENV)/interop/installed-test-interop
+	@$(VENV)/interop/bin/python -m pytest tests/interop
 
 # What a change has to pass: style, the fast tests, and the wheel as built.
 check: $(STAMP)
@@ -39,9 +60,25 @@ bench: $(STAMP)
 	    --json $(VENV)/bench.jsonl > /dev/null || exit 1; done
 	@$(BIN)/python benchmarks/table.py $(VENV)/bench.jsonl
 
+# Prompt length against initialisation, a table and a picture; hours, and goes
+# on where it stopped. FIGURES='--model ... --lengths ...' chooses.
+figures: $(STAMP)
+	@$(BIN)/python -m launch.figures.lengths $(FIGURES)
+
 # Writes tests/goldens anew; `git diff tests/goldens` shows what moved.
 goldens: $(STAMP)
 	@$(BIN)/python -m tests.goldens_test --update
+
+# Pretrains the shipped bases, hours, and goes on where it stopped; see
+# launch/pretrain/README.md. DATA=FOLDER has tasks/, text/ and vocab/;
+# BACKBONES='FOLDER MODEL ...' chooses where to and which.
+backbones:
+	@test -d '$(DATA)/tasks' || { \
+	  echo "make backbones needs the data folder, which has tasks/, text/ and" \
+	    "vocab/; got DATA='$(DATA)'. Name it: make backbones DATA=FOLDER" >&2; \
+	  exit 2; }
+	@$(MAKE) EXTRAS=pretrain $(VENV)/installed-pretrain
+	@PYTHON=$(BIN)/python bash launch/pretrain/backbones.sh '$(DATA)' $(BACKBONES)
 
 # All of pip's words go to stderr: stdout belongs to the command.
 $(STAMP): setup.py

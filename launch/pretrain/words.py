@@ -12,7 +12,7 @@ import sentencepiece
 _WORD_MARK = '▁'
 # Unigram pieces are stored by falling probability, so a rank is a frequency.
 # The first 150 are the function words (and some label words of the tasks).
-_FUNCTION_WORDS = 150
+FUNCTION_WORDS = 150
 _LABEL_WORDS = 1000
 _CONTENT_LETTERS = 4
 # A word that stands between blanks but for a mark after it: only there can it
@@ -34,7 +34,7 @@ class Words:
     cuts = processor.encode(words)
     self.ranked = [w for w, cut in zip(words, cuts, strict=True) if one(cut)]
     self._single = frozenset(self.ranked)
-    self._function = frozenset(self.ranked[:_FUNCTION_WORDS])
+    self._function = frozenset(self.ranked[:FUNCTION_WORDS])
 
   def is_single(self, word: str) -> bool:
     """Whether a lower-case word of three letters or more is one piece."""

@@ -1,0 +1,176 @@
+"""A training run or an evaluation inside this process, without a shell.
+
+    tuned = tune('mini', local.shipped('movie_sentiment'), 'runs/one',
+                 {'TRAIN_STEPS': 300}, start='prompts/random_uniform.gin')
+    tuned.metrics(), tuned.prompt()
+
+Several runs in one process import TensorFlow once and, where their shapes and
+settings agree, compile once.
+"""
+
+from collections.abc import Mapping
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+from typing import Any
+
+import gin
+
+from prompt_jax import eval as evaluation
+from prompt_jax import ginfiles, train
+from prompt_jax.t5 import pretrained
+from prompt_jax.tasks import features, local
+
+# Tokens of an input, EOS included; the shipped tasks hold short texts.
+INPUTS = 64
+PROMPT = 'methods/prompt.gin'
+FULL = 'methods/full.gin'
+
+
+def share_compiled(folder: str | os.PathLike) -> None:
+  """One store of compiled programs for all runs, unless the user has one."""
+  import jax
+
+  if not os.environ.get('JAX_COMPILATION_CACHE_DIR'):
+    where = str(pathlib.Path(folder).resolve() / 'compiled')
+    os.environ['JAX_COMPILATION_CACHE_DIR'] = where
+    jax.config.update('jax_compilation_cache_dir', where)
+
+
+def model_file(model: str) -> str:
+  """The gin file of a model: a path as it is, else a name of gin/models."""
+  return model if model.endswith('.gin') else f'models/{model}.gin'
+
+
+def lengths(task: local.FileTask) -> dict[str, int]:
+  """{'inputs', 'targets'} in tokens: the targets hold the longest label."""
+  encode = features.encoder(task.vocabulary)
+  longest = max(len(encode(text)) for text in task.target_texts())
+  return {'inputs': INPUTS, 'targets': longest + 1}
+
+
+def _parse(files, settings: Mapping[str, Any]) -> None:
+  ginfiles.parse(files, [f'{name}={x}' for name, x in settings.items()])
+
+
+def base(model: str) -> str:
+  """The base that a model file names."""
+  # a model file reads it, and run files, which are not needed here, give it
+  _parse([model_file(model)], {'DROPOUT_RATE': 0.0})
+  return gin.query_parameter('INITIAL_CHECKPOINT_PATH/gin.macro.value')
+
+
+@dataclasses.dataclass(frozen=True)
+class Tuned:
+  """A finished run.
+
+  Attributes:
+    run: the `train.Run`. task: name of its task.
+    summary: what `train.train` returned.
+  """
+
+  run: train.Run
+  task: str
+  summary: Mapping[str, Any]
+
+  def step(self) -> int:
+    """The best step on the evaluation split, or the last where none is."""
+    return self.summary['best_step'] or self.summary['step']
+
+  def prompt(self) -> str:
+    """The prompt file of that step."""
+    folder = self.run.folder / 'prompts' / str(self.step())
+    return str(folder / f'{self.task}.npy')
+
+  def metrics(self) -> dict[str, Any]:
+    """{metric: value} of that step on the evaluation split."""
+    folder = self.run.folder / 'eval' / str(self.step())
+    return json.loads((folder / f'{self.task}.json').read_text())
+
+  def predictions(self) -> list[dict[str, Any]]:
+    """One row an example of that evaluation, {'target', 'scores', ...}."""
+    folder = self.run.folder / 'eval' / str(self.step())
+    lines = (folder / f'{self.task}.jsonl').read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def tune(
+  model: str,
+  task: local.FileTask,
+  folder: str | os.PathLike,
+  settings: Mapping[str, Any],
+  method: str = PROMPT,
+  start: str | None = None,
+  split: str = 'validation',
+) -> Tuned:
+  """Trains one run, or goes on with it where it was interrupted.
+
+  Args:
+    model: a name of gin/models or a gin file.
+    task: what to train on; it is registered if it is not yet.
+    folder: MODEL_DIR.
+    settings: {gin name: value}.
+    method: its gin file.
+    start: gin file of the prompt's initial value; None is the method's own.
+    split: what is evaluated.
+  """
+  local.register(task)
+  files = [model_file(model), method, 'runs/train.gin']
+  values = {
+    'TASK_FEATURE_LENGTHS': lengths(task),
+    **settings,
+    'MIXTURE_OR_TASK_NAME': task.name,
+    'MODEL_DIR': str(folder),
+    'evaluate.evaluation_sets.split': split,
+  }
+  _parse([*files, start] if start else files, values)
+  run = gin.get_configurable(train.Run)()
+  return Tuned(run, task.name, train.train(run))
+
+
+def evaluate(
+  model: str,
+  task: local.FileTask,
+  folder: str | os.PathLike,
+  prompt: str | None = None,
+  base: str | None = None,
+) -> dict[str, float]:
+  """Metrics of a base on the test split.
+
+  Args:
+    model, task: as for `tune`.
+    folder: where results and predictions go.
+    prompt: [P,H] .npy, or None.
+    base: folder of the weights; None is the model's own.
+  """
+  local.register(task)
+  values = {
+    'TASK_FEATURE_LENGTHS': lengths(task),
+    'MIXTURE_OR_TASK_NAME': task.name,
+    'EVAL_OUTPUT_DIR': str(folder),
+    'PROMPT_FILE': prompt,
+  }
+  if base is not None:
+    values['INITIAL_CHECKPOINT_PATH'] = base
+  _parse([model_file(model), 'runs/eval.gin'], values)
+  configured = gin.get_configurable(evaluation.Evaluation)()
+  return evaluation.evaluate(configured)[0].metrics
+
+
+def weights(model: str) -> str:
+  """Hex digest of a model's weight files: other weights, other results."""
+  folder, found = (
+    pathlib.Path(pretrained.resolve(base(model))),
+    hashlib.sha256(),
+  )
+  for file in sorted(folder.rglob('*.safetensors')):
+    found.update(file.read_bytes())
+  return found.hexdigest()[:8]
+
+
+def weight(base: str) -> int:
+  """Bytes of a base on disk."""
+  folder = pathlib.Path(pretrained.resolve(base))
+  return sum(file.stat().st_size for file in folder.rglob('*.safetensors'))
