@@ -18,6 +18,13 @@ _HELP = {
   'infer': ('Inference', 'infer', 'predict for the rows of a file'),
 }
 
+# Commands over saved files, without gin: modules with `flags` and `run`.
+_FILES = {
+  'spot': 'rank saved prompts for a task, and make a start of the best',
+  'recycle': 'turn a prompt of one base into a prompt of another',
+  'convert': 'read and write files of PEFT, torch.save and T5X',
+}
+
 # What a method file and its initial values say is about training. These
 # commands take what was trained from PROMPT_FILE and leave that alone, so the
 # method file of the training command may stay.
@@ -28,7 +35,7 @@ _WITHOUT = {
   )
   for command in ('eval', 'infer')
 }
-_INSERTS = 'prompt_jax.inserts'  # no prompt file holds them
+_INSERTS = 'prompt_jax.inserts'  # INSERTS_FILE holds them
 
 # `prompt-jax infer` in short.
 _SHORT = {'input': 'INPUT_FILE', 'output': 'INFER_OUTPUT_FILE'}
@@ -72,7 +79,7 @@ misspelt is told before anything is computed.
 """
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(argv) -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(
     prog='prompt-jax',
     description='Soft prompts for frozen T5-family models.',
@@ -105,6 +112,11 @@ def _parser() -> argparse.ArgumentParser:
     help='write base and trained parameters as one model',
   )
   export.add_argument(
+    '--merge',
+    action='store_true',
+    help='write such a model with the inserts folded in (LoRA, IA3)',
+  )
+  export.add_argument(
     '--dtype',
     choices=('float32', 'bfloat16'),
     default='float32',
@@ -113,6 +125,13 @@ def _parser() -> argparse.ArgumentParser:
   export.add_argument(
     '--model_dir', help='of the run: takes its config.gin as the gin file'
   )
+  for name, help_ in _FILES.items():
+    made = commands.add_parser(name, help=help_, allow_abbrev=False)
+    made.add_argument('--debug', action='store_true', help='show tracebacks')
+    if argv[:1] == [name]:  # the others need not be imported
+      module = importlib.import_module(f'prompt_jax.{name}')
+      module.flags(made)
+      made.set_defaults(run=module.run)
   return parser
 
 
@@ -218,20 +237,34 @@ def _take_length(args) -> int | None:
   return int(values[-1])
 
 
-def _check_length(file: str | None, length: int) -> None:
-  """Raises UserError unless the prompt file has the length."""
-  from prompt_jax.prompts import saved
+def _check_length(files, length: int) -> None:
+  """Raises UserError unless the prompt files have the length, a layer each."""
+  from prompt_jax.prompts import parts, saved
 
-  if file is None:
+  if files is None:
     raise UserError(
       f'PROMPT_LENGTH is {length}, but there is no PROMPT_FILE; expected the '
       'saved prompt whose length that is. Give PROMPT_FILE, or leave '
       'PROMPT_LENGTH out for the model without a prompt.'
     )
-  saved.load(file, (length, None))
+  for file in [files] if isinstance(files, str) else files:
+    if not file.endswith('.npz'):
+      depth = (saved.load(file)[1] or {}).get('depth', 1)
+      saved.load(file, (length * depth, None))
+      continue
+    found = parts.load(file)[0]().length
+    if found != length:
+      raise UserError(
+        f'PROMPT_LENGTH is {length}, but the source in {file} has {found} '
+        f'rows; expected the length it was trained with. Set PROMPT_LENGTH='
+        f'{found}, or leave it out: the file tells.'
+      )
 
 
 def _run(args) -> int:
+  if args.command in _FILES:
+    print('\n'.join(args.run(args)))
+    return 0
   if getattr(args, 'model_dir', None):
     args.gin_file.append(f'{args.model_dir}/config.gin')
   if not args.gin_file:
@@ -249,15 +282,15 @@ def _run(args) -> int:
   left = ginfiles.parse(
     args.gin_file, args.gin_bindings, args.gin_search_paths, without
   )
-  if any(f'{name}.'.startswith(f'{_INSERTS}.') for name in left):
-    raise UserError(
-      f'The method has inserts, and `prompt-jax {args.command}` would leave '
-      'them out; expected a method that is a prompt alone, which PROMPT_FILE '
-      'holds. Export the run as a whole model, give its folder as '
-      'INITIAL_CHECKPOINT_PATH and leave the method file out.'
-    )
   command = 'train' if args.command == 'export' else args.command
   configured = _configured(command)
+  with_inserts = any(f'{name}.'.startswith(f'{_INSERTS}.') for name in left)
+  if with_inserts and configured.inserts_file is None:
+    raise UserError(
+      f'The method has inserts, and `prompt-jax {args.command}` would leave '
+      'them out; expected the file that holds them. Give INSERTS_FILE, '
+      'MODEL_DIR/inserts/<step>/inserts.npz of the run.'
+    )
   if length is not None:
     _check_length(configured.prompt_file, length)
   if args.dry_run:
@@ -267,7 +300,12 @@ def _run(args) -> int:
     from prompt_jax.export_run import export_run
 
     for path in export_run(
-      configured, args.output, args.step, args.whole, args.dtype
+      configured,
+      args.output,
+      args.step,
+      args.whole,
+      args.dtype,
+      args.merge,
     ):
       print(path)
     return 0
@@ -286,7 +324,7 @@ def main(argv=None) -> int:
         raise UserError(
           f'{flag} is not a flag of this command; expected {_ELSEWHERE[flag]}.'
         )
-    args = _parser().parse_args(ginfiles.flags_to_bindings(argv))
+    args = _parser(argv).parse_args(ginfiles.flags_to_bindings(argv))
     return _run(args)
   except UserError as error:
     if '--debug' in argv:
