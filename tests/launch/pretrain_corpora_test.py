@@ -64,6 +64,11 @@ def test_is_held_out(data, text, held_out):
   assert data.is_held_out(text) == held_out
 
 
+def test_held_out_pairs(data):
+  assert frozenset(('old fir', 'new tree')) in data.held_out_pairs()
+  assert all(len(pair) <= 2 for pair in data.held_out_pairs())
+
+
 def test_rows_of_a_task(data):
   rows = data.rows('amazon_sentiment')
   # a quotation mark is text

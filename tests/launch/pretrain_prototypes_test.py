@@ -110,6 +110,21 @@ def test_features_of_pairs(few):
   assert near[:150].mean() > near[-90:].mean() + 0.3
 
 
+def test_pairs_that_are_held_out(few):
+  words = [f'Word {i}' for i in range(13)]
+  z = mixtures.unit(np.random.default_rng(7), 13, 11)
+  made = lambda held: prototypes.pairs(
+    words, z, np.random.default_rng(7), held
+  )[0]
+  every = made(())
+  held = {frozenset(('word 3', 'word 5')), frozenset(('word 0', 'word 1'))}
+  left_out = {
+    f'Word {i} - Word {j}' for i, j in [(3, 5), (5, 3), (0, 1), (1, 0)]
+  }
+  assert left_out & set(every)
+  assert made(held) == [text for text in every if text not in left_out]
+
+
 def test_classes_share_a_word():
   held = mixtures.arrays(programs=401, prototypes_each=11)
   first = 24  # of the bank of the first part, where classes begin
