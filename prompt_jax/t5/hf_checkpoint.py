@@ -326,7 +326,7 @@ def shapes(config: Mapping[str, Any]) -> dict[str, Any]:
     'num_encoder_layers': layers,
     'num_decoder_layers': config.get('num_decoder_layers') or layers,
     'mlp_activations': ('gelu', 'linear') if gated else ('relu',),
-    'tied_logits': config.get('tie_word_embeddings', True),
+    'tied_logits': is_tied(config, (_HEAD,)),
     'relpos_num_buckets': config.get('relative_attention_num_buckets', 32),
     'relpos_max_distance': config.get('relative_attention_max_distance', 128),
     'layer_norm_epsilon': config.get('layer_norm_epsilon', 1e-6),
