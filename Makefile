@@ -33,9 +33,12 @@ demo: $(STAMP)
 demo-full: $(STAMP)
 	@$(BIN)/python -m launch.full_tuning $(FULL)
 
-# The whole suite.
+# The whole suite, two tests at a time. A process takes up to 3 GB. What one test
+# compiled the next does not have to.
 test: $(STAMP)
-	@$(BIN)/python -m pytest
+	@JAX_COMPILATION_CACHE_DIR=$(abspath $(VENV))/compiled \
+	  JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.1 \
+	  $(BIN)/python -m pytest -n 2 --dist loadfile
 
 # The tests against PEFT, in a venv of their own. Where the index offers torch
 # for GPUs, PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu spares

@@ -61,6 +61,7 @@ EXTRAS = {
     'build>=1.2',
     'hypothesis>=6.130',
     'pytest>=8.4',
+    'pytest-xdist>=3.6',
     'ruff>=0.14',
     'setuptools>=77',  # tests/packaging_test.py builds without isolation
     'wheel>=0.45',
@@ -73,9 +74,8 @@ EXTRAS = {
     'torch>=2.13',
     'wordllama>=0.4.0.post1',  # the embeddings' start
   ],
-  # What tests/interop compares with; converting needs none of it. One torch,
-  # so that a CPU wheel of it in --find-links wins over a newer one for GPUs.
-  'interop': ['peft>=0.21', 'torch==2.13.0', 'transformers>=5.23'],
+  # What tests/interop compares with; converting needs none of it.
+  'interop': ['peft>=0.21', 'torch>=2.13', 'transformers>=5.23'],
   # What T5X imports and the index has; T5X itself is not on the index.
   't5x': [
     'cached_property>=2.0',

@@ -147,6 +147,7 @@ class Cell:
   def _tune(self, task, file, steps: int, name: str, split: str):
     settings = {
       'PROMPT_FILE': str(file),
+      'ALLOW_OTHER_BASE': True,  # they grew up with this base, see above
       'PROMPT_LENGTH': len(saved.load(file)[0]),
       'LEARNING_RATE': self.args.rate,
       'SCHEDULE': 'linear',

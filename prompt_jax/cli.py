@@ -5,6 +5,7 @@ Exit status: 0 done (also after SIGTERM, with the state saved), 2 bad input
 """
 
 import argparse
+from collections.abc import Mapping
 import errno
 import importlib
 import sys
@@ -37,8 +38,11 @@ _WITHOUT = {
 }
 _INSERTS = 'prompt_jax.inserts'  # INSERTS_FILE holds them
 
-# `prompt-jax infer` in short.
-_SHORT = {'input': 'INPUT_FILE', 'output': 'INFER_OUTPUT_FILE'}
+# Flags of a command that are short for a binding.
+_SHORT = {
+  'infer': {'input': 'INPUT_FILE', 'output': 'INFER_OUTPUT_FILE'},
+  'train': {'seeds': 'SEEDS'},
+}
 
 # Flags of Hugging Face's Trainer that people try, and what to write here.
 _ELSEWHERE = {
@@ -92,10 +96,7 @@ def _parser(argv) -> argparse.ArgumentParser:
   for name, (_, _, help_) in _HELP.items():
     made[name] = commands.add_parser(name, help=help_, allow_abbrev=False)
     _add_gin(made[name])
-  for name, macro in _SHORT.items():
-    made['infer'].add_argument(
-      f'--{name}', metavar='FILE', help=f'short for --gin.{macro}'
-    )
+  _add_short(made)
   export = commands.add_parser(
     'export', help='write prompts or the whole model', allow_abbrev=False
   )
@@ -133,6 +134,22 @@ def _parser(argv) -> argparse.ArgumentParser:
       module.flags(made)
       made.set_defaults(run=module.run)
   return parser
+
+
+def _add_short(made) -> None:
+  """The flags of `_SHORT`, to the parsers {command: parser}."""
+  for name, macro in _SHORT['infer'].items():
+    made['infer'].add_argument(
+      f'--{name}', metavar='FILE', help=f'short for --gin.{macro}'
+    )
+  made['train'].add_argument(
+    '--seeds',
+    type=int,
+    nargs='+',
+    metavar='N',
+    help='a run for each, in MODEL_DIR/seed_<n>, and their mean; short for '
+    '--gin.SEEDS',
+  )
 
 
 def _add_gin(parser: argparse.ArgumentParser) -> None:
@@ -199,6 +216,17 @@ def _configured(command: str):
   return gin.get_configurable(getattr(module, kind))()
 
 
+def _train_each(dry_run: bool) -> bool:
+  """Carries out a run a seed; False if SEEDS does not ask for any."""
+  from prompt_jax import seeds
+
+  asked = seeds.asked()
+  if asked is None or dry_run:
+    return False
+  seeds.train_each(asked)
+  return True
+
+
 def _given(args, name: str) -> list[str]:
   """The values that the command line binds to a macro, in order."""
   pairs = (binding.partition('=') for binding in args.gin_bindings)
@@ -206,8 +234,8 @@ def _given(args, name: str) -> list[str]:
 
 
 def _lengthen(args) -> None:
-  """Turns the short flags of `infer` into bindings."""
-  for short, macro in _SHORT.items():
+  """Turns the short flags of a command into bindings."""
+  for short, macro in _SHORT.get(args.command, {}).items():
     value = getattr(args, short)
     if value is None:
       continue
@@ -237,6 +265,14 @@ def _take_length(args) -> int | None:
   return int(values[-1])
 
 
+def _listed(files) -> list[str]:
+  """The prompt files that PROMPT_FILE names, in whatever form."""
+  if isinstance(files, str):
+    return [files]
+  files = files.values() if isinstance(files, Mapping) else files
+  return [name for each in files for name in _listed(each)]
+
+
 def _check_length(files, length: int) -> None:
   """Raises UserError unless the prompt files have the length, a layer each."""
   from prompt_jax.prompts import parts, saved
@@ -247,7 +283,7 @@ def _check_length(files, length: int) -> None:
       'saved prompt whose length that is. Give PROMPT_FILE, or leave '
       'PROMPT_LENGTH out for the model without a prompt.'
     )
-  for file in [files] if isinstance(files, str) else files:
+  for file in _listed(files):
     if not file.endswith('.npz'):
       depth = (saved.load(file)[1] or {}).get('depth', 1)
       saved.load(file, (length * depth, None))
@@ -275,14 +311,15 @@ def _run(args) -> int:
       'command.'
     )
   _prepare(args)
-  if args.command == 'infer':
-    _lengthen(args)
+  _lengthen(args)
   without = _WITHOUT.get(args.command, ())
   length = _take_length(args) if without else None
   left = ginfiles.parse(
     args.gin_file, args.gin_bindings, args.gin_search_paths, without
   )
   command = 'train' if args.command == 'export' else args.command
+  if args.command == 'train' and _train_each(args.dry_run):
+    return 0
   configured = _configured(command)
   with_inserts = any(f'{name}.'.startswith(f'{_INSERTS}.') for name in left)
   if with_inserts and configured.inserts_file is None:

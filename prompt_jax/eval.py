@@ -9,12 +9,13 @@
 Writes EVAL_OUTPUT_DIR/<task>.json (metrics) and <task>.jsonl (predictions).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
 import pathlib
 from typing import Any
 
 from prompt_jax import files, tuned
+from prompt_jax.errors import UserError
 from prompt_jax.evaluate import Evaluator, Result
 from prompt_jax.t5 import pretrained
 from prompt_jax.t5.config import T5Config
@@ -29,7 +30,8 @@ class Evaluation:
     config: shapes of the base.
     base: its checkpoint.
     sets: evaluation sets.
-    prompt_file: a saved prompt, a list of one for each stack, or None.
+    prompt_file: a saved prompt, a list of one for each stack, {task: such}, or
+      None.
     inserts_file: inserts.npz, or None for the model without inserts.
     mode: 'rank' or 'generate'.
     labels: target texts to rank; None takes each task's own.
@@ -41,7 +43,7 @@ class Evaluation:
   config: T5Config
   base: str
   sets: Sequence[Any]
-  prompt_file: str | Sequence[str] | None = None
+  prompt_file: str | Sequence[str] | Mapping[str, str] | None = None
   inserts_file: str | None = None
   mode: str = 'rank'
   labels: Sequence[str] | None = None
@@ -49,27 +51,47 @@ class Evaluation:
   allow_other_base: bool = False
 
 
+def _bank(prompt: Mapping[str, str], sets: Sequence[Any]):
+  """A prompt for each set, and the sets with its place as their task id."""
+  names = list(dict.fromkeys(each.task for each in sets))
+  missing = [name for name in names if name not in prompt]
+  if missing:
+    raise UserError(
+      f'PROMPT_FILE has prompts for {", ".join(prompt) or "no task"}; expected '
+      f'one for {missing[0]!r} too, of MIXTURE_OR_TASK_NAME. Add its file, or '
+      'leave the task out.'
+    )
+  placed = [
+    dataclasses.replace(each, task_id=names.index(each.task)) for each in sets
+  ]
+  return {name: prompt[name] for name in names}, placed
+
+
 def evaluate(run: Evaluation) -> list[Result]:
   """Evaluates and writes; returns one Result a set.
 
   Raises: UserError for a prompt that does not fit the base.
   """
+  prompt, sets = run.prompt_file, run.sets
+  by_task = isinstance(prompt, Mapping)
+  if by_task:
+    prompt, sets = _bank(prompt, sets)
   model, flat, digest = tuned.assemble(
     run.config,
     pretrained.resolve(run.base),
-    run.prompt_file,
+    prompt,
     run.vocabulary,
     run.allow_other_base,
     run.inserts_file,
   )
-  evaluator = Evaluator(model, run.sets, run.mode, run.labels)
+  evaluator = Evaluator(model, sets, run.mode, run.labels)
   results = evaluator(flat)
   for result in results:
     folder = pathlib.Path(run.output_dir).expanduser()
     about = {
       'split': result.split,
       'examples': len(result.predictions),
-      'prompt_file': run.prompt_file,
+      'prompt_file': prompt[result.task] if by_task else prompt,
       'inserts_file': run.inserts_file,
       'base_digest': digest,
     }

@@ -6,12 +6,14 @@
       --gin.MIXTURE_OR_TASK_NAME="'movie_sentiment'"
 
 With a task, rows have the columns of its template and answers are its labels.
+With several, MIXTURE_OR_TASK_NAME is a list, PROMPT_FILE is {task: file} and
+rows say theirs as 'task': they share batches, each with its own prompt.
 Without one, rows have 'inputs', and LABELS are ranked or, without them, a
 target is generated. Order and fields of the rows are kept. TensorFlow is not
 needed.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 import dataclasses
 import json
 import pathlib
@@ -34,13 +36,14 @@ class Inference:
   Args:
     input_file: without a task, .jsonl (objects with 'inputs') or text, an
       input a line. With one, .jsonl, .tsv or .csv with its columns, or text
-      where it has a single one.
+      where it has a single one. Of several, rows have the field 'task'.
     output_file: .jsonl to write.
     config: shapes of the base.
     base: its checkpoint.
-    prompt_file: a saved prompt, a list of one for each stack, or None.
+    prompt_file: a saved prompt, a list of one for each stack, {task: such}, or
+      None.
     inserts_file: inserts.npz, or None.
-    task: name of a shipped task, or a FileTask; None: none.
+    task: name of a shipped task, a FileTask, or a list of them; None: none.
     labels: target texts; given, the likeliest of them with all scores. None:
       those of the task; where it has none, generation.
     lengths: {'inputs': T, 'targets': U} in tokens.
@@ -54,7 +57,7 @@ class Inference:
   output_file: str
   config: T5Config
   base: str
-  prompt_file: str | Sequence[str] | None = None
+  prompt_file: str | Sequence[str] | Mapping[str, str] | None = None
   inserts_file: str | None = None
   task: Any = None
   labels: Sequence[str] | None = None
@@ -153,25 +156,127 @@ def task_of(named: Any) -> local.FileTask | None:
   )
 
 
-def _asked(run: Inference):
-  """(rows, texts for the model, labels to rank or None, their names)."""
-  task = task_of(run.task)
-  if task is None:
+def rows_of_tasks(file: str, tasks: Mapping[str, local.FileTask]):
+  """The rows of several tasks.
+
+  Args:
+    file: .jsonl, .tsv or .csv; a row says its task as 'task' and has the
+      columns of that task.
+    tasks: {name: task}.
+  Returns: (rows, what the template of its task makes of each, their tasks).
+  Raises: UserError for a missing file, a row without a task or a column.
+  """
+  path = _existing(file)
+  if path.suffix not in table.ENDINGS:
+    raise UserError(
+      f'INPUT_FILE {file} has an input a line, but MIXTURE_OR_TASK_NAME lists '
+      f'{len(tasks)} tasks; expected a file whose rows say theirs as '
+      f"'task', whose name ends in one of {', '.join(table.ENDINGS)}."
+    )
+  rows, texts, named = [], [], []
+  for number, row in table.rows(path):
+    name = _known(row.get('task'), tasks, f'{path} line {number}')
+    rows.append(row)
+    texts += local.inputs(tasks[name], [(number, row)], path)
+    named.append(name)
+  return rows, texts, named
+
+
+def _known(name: Any, names: Collection[str], where: str) -> str:
+  """The task of a row; raises UserError unless it is one of the names."""
+  if not isinstance(name, str) or name not in names:
+    close = ', '.join(nearest(str(name), list(names)))
+    raise UserError(
+      f"{where} has 'task' {name!r}; expected a task of PROMPT_FILE and, if "
+      f'given, of MIXTURE_OR_TASK_NAME. Nearest: {close}.'
+    )
+  return name
+
+
+@dataclasses.dataclass(frozen=True)
+class _Asked:
+  """What the rows of a file ask.
+
+  Attributes:
+    rows: as they are in the file. texts: of the model.
+    tasks: the task of each, None where there is none.
+    labels: {task: texts to rank, or None to generate}. names: what they are
+      called in the answers.
+  """
+
+  rows: list[dict]
+  texts: list[str]
+  tasks: list[str | None]
+  labels: Mapping[str | None, Sequence[str] | None]
+  names: Mapping[str | None, Sequence[str] | None]
+
+  def ranked(self) -> list[int]:
+    """The rows with labels; the others are generated."""
+    each = enumerate(self.tasks)
+    return [row for row, task in each if self.labels[task]]
+
+
+def _asked(run: Inference) -> _Asked:
+  """What is asked, checked to agree with the prompts."""
+  listed = run.task if isinstance(run.task, list | tuple) else [run.task]
+  found = [task_of(each) for each in listed]
+  tasks = {task.name: task for task in found if task is not None}
+  bank = run.prompt_file if isinstance(run.prompt_file, Mapping) else None
+  _check_bank(run, tasks, bank)
+  if not tasks:
     rows = rows_of(run.input_file)
-    return rows, [row['inputs'] for row in rows], run.labels, run.labels
-  rows, texts = rows_of_task(run.input_file, task)
-  labels = run.labels or task.target_texts()
-  task.check_answers(run.labels or ())
-  return rows, texts, labels, labels and [task.label_of(x) for x in labels]
+    of = [None] * len(rows)
+    if bank is not None:
+      of = [
+        _known(row.get('task'), bank, f'Row {number} of {run.input_file}')
+        for number, row in enumerate(rows, 1)
+      ]
+    labels = dict.fromkeys(bank or [None], run.labels)
+    return _Asked(rows, [row['inputs'] for row in rows], of, labels, labels)
+  if len(tasks) > 1:
+    rows, texts, of = rows_of_tasks(run.input_file, tasks)
+  else:
+    rows, texts = rows_of_task(run.input_file, *tasks.values())
+    of = [*tasks] * len(rows)
+  labels, names = {}, {}
+  for name, task in tasks.items():
+    task.check_answers(run.labels or ())
+    labels[name] = run.labels or task.target_texts()
+    names[name] = labels[name] and [task.label_of(x) for x in labels[name]]
+  return _Asked(rows, texts, of, labels, names)
+
+
+def _check_bank(run: Inference, tasks, bank: Mapping | None) -> None:
+  """Raises UserError unless several tasks have a prompt each."""
+  if len(tasks) > 1 and bank is None:
+    raise UserError(
+      f'MIXTURE_OR_TASK_NAME lists {", ".join(tasks)}, but PROMPT_FILE is '
+      f'{run.prompt_file!r}; expected a prompt for each. Give PROMPT_FILE="'
+      f"{{{next(iter(tasks))!r}: 'a.npy', ...}}\"."
+    )
+  missing = [name for name in tasks if bank is not None and name not in bank]
+  if missing:
+    raise UserError(
+      f'PROMPT_FILE has prompts for {", ".join(bank) or "no task"}; expected '
+      f'one for {missing[0]!r} too, of MIXTURE_OR_TASK_NAME. Add its file, or '
+      'leave the task out.'
+    )
+  if len(tasks) > 1 and run.labels is not None:
+    raise UserError(
+      f'LABELS is {run.labels!r}, but MIXTURE_OR_TASK_NAME lists {len(tasks)} '
+      'tasks; expected None: each has its own labels. Infer a task in a run '
+      'of its own to give it others.'
+    )
 
 
 def infer(run: Inference) -> int:
   """Writes one JSON object an input; returns how many."""
-  rows, texts, labels, names = _asked(run)
-  if labels and run.decoding != Decoding():
+  asked = _asked(run)
+  if run.decoding != Decoding() and all(asked.labels.values()):
+    first = next(iter(asked.labels.values()))
     raise UserError(
       f'DECODING is {run.decoding.method!r} with NUM_DECODES='
-      f'{run.decoding.num_decodes}, but {len(labels)} labels are ranked and '
+      f'{run.decoding.num_decodes}, but {len(first)} labels are ranked and '
       'nothing is decoded. Leave DECODING and NUM_DECODES out, or the labels '
       'and the task.'
     )
@@ -185,18 +290,39 @@ def infer(run: Inference) -> int:
     batch_size=run.batch_size,
     allow_other_base=run.allow_other_base,
   )
-  if labels:
-    scores = model.scores(texts, labels)
-    for row, values in zip(rows, scores, strict=True):
-      row['prediction'] = names[int(np.argmax(values))]
-      row['scores'] = dict(zip(names, values.tolist(), strict=True))
-  else:
-    said = model.generate(texts, run.decoding)
-    for row, text in zip(rows, said, strict=True):
-      row['prediction'] = text
-  files.write_json_lines(run.output_file, rows)
-  print(f'{len(rows)} predictions in {run.output_file}', flush=True)
-  return len(rows)
+  _answer(model, asked, run.decoding, isinstance(run.prompt_file, Mapping))
+  files.write_json_lines(run.output_file, asked.rows)
+  print(f'{len(asked.rows)} predictions in {run.output_file}', flush=True)
+  return len(asked.rows)
+
+
+def _answer(model, asked: _Asked, decoding: Decoding, bank: bool) -> None:
+  """Adds 'prediction', and 'scores' where labels are ranked, to the rows."""
+
+  def given(rows):
+    texts = [asked.texts[row] for row in rows]
+    tasks = [asked.tasks[row] for row in rows]
+    return texts, {'tasks': tasks} if bank else {}
+
+  ranked = asked.ranked()
+  if ranked:
+    texts, settings = given(ranked)
+    known = {task: x for task, x in asked.labels.items() if x}
+    # labels that all tasks share need not be told apart
+    one = len({tuple(x) for x in known.values()}) == 1
+    labels = next(iter(known.values())) if one else known
+    scores = model.scores(texts, labels, **settings)
+    for row, values in zip(ranked, scores, strict=True):
+      names = asked.names[asked.tasks[row]]
+      asked.rows[row]['prediction'] = names[int(np.argmax(values))]
+      each = zip(names, np.asarray(values).tolist(), strict=True)
+      asked.rows[row]['scores'] = dict(each)
+  rest = sorted({*range(len(asked.rows))} - {*ranked})
+  if rest:
+    texts, settings = given(rest)
+    said = model.generate(texts, decoding, **settings)
+    for row, text in zip(rest, said, strict=True):
+      asked.rows[row]['prediction'] = text
 
 
 if __name__ == '__main__':

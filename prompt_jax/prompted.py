@@ -7,6 +7,8 @@ parameter path is that of the plain model, so that any base fits. The length
 of a prompt is said once, in its source, and read off what it returns; the
 mask travels with the embeddings. A prompt of depth D is D times as long and
 cut into slices, one for each of the first D layers, see `prompts.depth`.
+A model without encoder layers is decoder-only: its prompt, at `decoder/prompt`,
+stands before the start token and reads the input alone.
 Source: Lester et al. 2021, section 2; Liu et al. 2022 (P-tuning v2) for depth.
 """
 
@@ -15,8 +17,10 @@ from collections.abc import Callable, Collection
 import flax.linen as nn
 import jax.numpy as jnp
 
+from prompt_jax.errors import UserError
 from prompt_jax.prompts.depth import cut, entering
-from prompt_jax.prompts.place import encoder_attention, place
+from prompt_jax.prompts.place import Placed, encoder_attention, place
+from prompt_jax.t5.decoder_only import DecoderOnly, Prefix, at_the_end, opened
 from prompt_jax.t5.t5 import T5, Decoder, Encoder
 
 # Makes a source module; a factory, so that the layer owns what it makes.
@@ -34,6 +38,7 @@ class PromptEncoder(Encoder):
       `prompts.place`.
     depth: D, layers with a prompt of their own.
     deeper: what layers after the first do with theirs, 'overwrite' or 'add'.
+  Raises: UserError, when called, if the configuration has no encoder layers.
   """
 
   source: SourceFactory | None = None
@@ -48,6 +53,12 @@ class PromptEncoder(Encoder):
 
   def __call__(self, embeds, mask, task_ids=None, deterministic=True):
     """Embedded input [B,T,H] -> Encoded over P+T positions."""
+    if not self.config.num_encoder_layers:
+      raise UserError(
+        'A prompt of the encoder was given to a model of '
+        'NUM_ENCODER_LAYERS=0; expected one with an encoder. This one is '
+        'decoder-only: use methods/prompt_decoder.gin.'
+      )
     rows = self.prompt(_ids(task_ids, embeds), embeds, mask)
     first, *rest = cut(rows, self.depth)
     placed = place(first, embeds, mask, self.where)
@@ -96,8 +107,42 @@ class PromptDecoder(Decoder):
     return super().step(embeds, self.prompt.length // self.depth + length)
 
 
+class PromptDecoderOnly(DecoderOnly):
+  """The stack of a decoder-only model with a prompt in front of the prefix.
+
+      [ padding | p_0 .. p_P-1  0  x_0 .. x_n-1 | y_0  y_1 .. ]
+
+  The prompt is part of the prefix: it sees the input and itself, all see it.
+  Its source reads the input, never a target.
+
+  Args: as `PromptDecoder`.
+  Source: released code of Lester et al. 2021, decoder-only layers and masks.
+  """
+
+  source: SourceFactory | None = None
+  depth: int = 1
+  deeper: str = 'overwrite'
+
+  def setup(self):
+    super().setup()
+    self.prompt = self.source()
+
+  def prefix(self, start, encoded, behind, task_ids=None) -> Prefix:
+    """As of the plain stack, over P more positions."""
+    ids = _ids(task_ids, encoded.states)
+    rows = self.prompt(ids, encoded.states, encoded.mask)
+    first, *rest = cut(rows, self.depth)
+    placed = place(first, *opened(start, encoded))
+    placed = Placed(*at_the_end(placed.mask, *placed))
+    is_prompt = jnp.pad(placed.is_prompt, ((0, 0), (0, behind)))
+    enter = entering(rest, is_prompt, self.deeper)
+    return Prefix(placed.embeds, placed.mask, enter)
+
+
 class PromptEncoderDecoder(T5):
   """T5 with a prompt in its encoder, its decoder, both or neither.
+
+  Without encoder layers it is decoder-only, see `PromptDecoderOnly`.
 
   Args:
     encoder_prompt: factory of the encoder's source, or None.
@@ -133,7 +178,9 @@ class PromptEncoderDecoder(T5):
   def make_decoder(self) -> nn.Module:
     if self.decoder_prompt is None:
       return super().make_decoder()
-    return PromptDecoder(
+    only = not self.config.num_encoder_layers
+    stack = PromptDecoderOnly if only else PromptDecoder
+    return stack(
       self.config,
       self.inserts,
       self.decoder_prompt,

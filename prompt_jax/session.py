@@ -14,17 +14,22 @@ from prompt_jax import export, files, ginfiles, params
 from prompt_jax.errors import UserError
 from prompt_jax.evaluate import Evaluator, flat_metrics
 from prompt_jax.inserts import saved as inserts
+from prompt_jax.prompts import saved
+from prompt_jax.prompts.attached import read_by
 from prompt_jax.tasks import features
 from prompt_jax.training import sharding
 from prompt_jax.training import state as states
 from prompt_jax.training.checkpoint import Checkpoints, named
 from prompt_jax.training.loop import Best, Interruption
+from prompt_jax.training.step import Program
 
 
 def starting(run):
   """Parameters at step 0 of a `train.Run`, on its mesh.
 
   Returns: (trainable, frozen, {trainable path: rate}, digest of the base).
+  Raises: UserError if base and model differ, or a prompt that the model starts
+    from or mixes is of another base.
   """
   shapes, axes = states.abstract(run.model)
   trains, _, rates = params.split(shapes, run.table)
@@ -32,6 +37,7 @@ def starting(run):
   loaded, digest = {}, 'none'
   if run.base is not None:
     loaded, digest = states.load_base(run.model, run.base, trains, places)
+  _check_prompts(run, digest)
   fresh = [path for path in shapes if path not in loaded]
   rng = jax.random.key(run.seed)
   flat = params.merge(loaded, states.initial(run.model, rng, fresh, places))
@@ -47,6 +53,19 @@ def starting(run):
   if jax.process_index() == 0:
     print(states.summary(shapes, rates), flush=True)
   return trainable, frozen, rates, digest
+
+
+def _check_prompts(run, digest: str) -> None:
+  """Refuses initial values and banks that were trained on another base."""
+  for source in export.sources(run.model).values():
+    for path in read_by(source):
+      saved.check_base(
+        saved.sidecar_of(path),
+        digest,
+        features.vocabulary_digest(run.vocabulary),
+        allow=run.allow_other_base,
+        path=path,
+      )
 
 
 def initial_state(run, trainable) -> states.State:
@@ -85,6 +104,31 @@ def _shapes(run, trainable) -> dict[str, list[int]]:
   return {name: list(leaf.shape) for name, leaf in leaves.items()}
 
 
+@dataclasses.dataclass
+class Shared:
+  """What runs share that differ in their seed and their folder alone.
+
+  Attributes:
+    interruption: SIGTERM stops all of them.
+    program: the compiled training step; None until one needs it.
+    evaluator: with its compiled programs, likewise.
+  """
+
+  interruption: Interruption = dataclasses.field(default_factory=Interruption)
+  program: Program | None = None
+  evaluator: Evaluator | None = None
+
+  @property
+  def compile_seconds(self) -> float:
+    """Seconds that compiling the step has taken so far."""
+    return self.program.seconds if self.program else 0.0
+
+  def cost(self) -> dict[str, float]:
+    """Figures of the step, see `Program.cost`; {} where none was compiled."""
+    ready = self.program and self.program.compilations
+    return self.program.cost() if ready else {}
+
+
 def check_same_run(identity: Mapping, manifest: Mapping, folder) -> None:
   """Raises UserError if a checkpoint belongs to another run."""
   old = manifest['identity']
@@ -105,13 +149,24 @@ def check_same_run(identity: Mapping, manifest: Mapping, folder) -> None:
 class Session:
   """A run in progress.
 
+  Args:
+    run: the `train.Run`.
+    interruption: ends an evaluation early.
+    evaluator: of a run with the same model and evaluation sets; None is a new
+      one.
+
   Attributes:
     trainable, frozen: {path: array} at step 0.
     rates: {trainable path: learning rate}.
     digest: of the base as it is stored.
   """
 
-  def __init__(self, run, interruption: Interruption):
+  def __init__(
+    self,
+    run,
+    interruption: Interruption,
+    evaluator: Evaluator | None = None,
+  ):
     self.run = run
     self.trainable, self.frozen, self.rates, self.digest = starting(run)
     self._frozen_digest = states.digest(self.frozen)
@@ -120,8 +175,8 @@ class Session:
       'state': _shapes(run, self.trainable),
     }
     self.checkpoints = Checkpoints(run.folder / 'checkpoints', run.keep)
-    self.evaluator = None
-    if run.evaluations:
+    self.evaluator = evaluator
+    if run.evaluations and evaluator is None:
       self.evaluator = Evaluator(
         run.model,
         run.evaluations,

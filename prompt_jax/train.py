@@ -23,10 +23,10 @@ import jax
 from prompt_jax import batches, data, export, files, ginfiles, params
 from prompt_jax.errors import UserError
 from prompt_jax.inserts import saved as inserts
-from prompt_jax.session import Session
+from prompt_jax.session import Session, Shared
 from prompt_jax.training import adafactor, loss, optim, sharding
 from prompt_jax.training import state as states
-from prompt_jax.training.loop import Interruption, Loop, Plan
+from prompt_jax.training.loop import Loop, Plan
 from prompt_jax.training.metrics import Log
 from prompt_jax.training.progress import Progress
 from prompt_jax.training.step import Program, train_step
@@ -63,6 +63,10 @@ class Run:
     position_budget: most positions of an encoder pass, prompt and input
       together; None is no limit (T5's positions are relative).
     allow_many_steps: accept a number of steps that looks like T5X's.
+    allow_other_base: accept prompts of another base as initial values and in
+      banks.
+    seeds: asks for a run each, which `seeds.train_each` carries out; None is
+      this run alone.
   """
 
   model_dir: str
@@ -87,6 +91,8 @@ class Run:
   keep: int = 1
   position_budget: int | None = None
   allow_many_steps: bool = False
+  allow_other_base: bool = False
+  seeds: Sequence[int] | None = None
 
   def __post_init__(self):
     axes = functools.cache(lambda: states.abstract(self.model)[1])
@@ -98,6 +104,11 @@ class Run:
   # Everything the user can get wrong is checked here, before any array.
   def check(self) -> None:
     """Raises UserError for what can be known before the base is read."""
+    if self.seeds is not None:
+      raise UserError(
+        f'SEEDS is {self.seeds!r}, but `train` carries out one run; expected '
+        'None. `prompt-jax train` and seeds.train_each carry out one a seed.'
+      )
     sharding.check_batch(self.mesh, self.dataset.batch_size, self.microbatches)
     for source in export.sources(self.model).values():
       count, tasks = source.num_tasks, self.dataset.tasks
@@ -198,19 +209,29 @@ def compile_cache(folder: pathlib.Path) -> None:
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
 
 
-def train(run: Run) -> dict[str, Any]:
+def train(run: Run, shared: Shared | None = None) -> dict[str, Any]:
   """Carries out a run, from its newest checkpoint if it has one.
 
+  Args:
+    run: the run; its plan is put into steps.
+    shared: what runs with other seeds and folders have compiled; None: they
+      are none, and this one has a store of compiled programs of its own.
   Returns: {step, reason, best_step, best, train_seconds, steps_per_second,
     compile_seconds, cost, trainable, total, base_digest} of this life.
   Raises: UserError for bad input, before anything is compiled.
   """
   run.check()
-  compile_cache(run.folder)
-  with Interruption() as interruption:
-    session = Session(run, interruption)
+  if run.plan.counts_epochs:  # reads the data, so not where it need not
+    run.plan = run.plan.in_steps(run.dataset.steps_per_epoch)
+  if shared is None:
+    shared = Shared()
+    compile_cache(run.folder)
+  compiled = shared.compile_seconds
+  with shared.interruption:
+    session = Session(run, shared.interruption, shared.evaluator)
+    shared.evaluator = session.evaluator
     state, best = session.restore()
-    start, seconds, program = int(state.step), 0.0, None
+    start, seconds = int(state.step), 0.0
     owed = bool(run.evaluations) and best.evaluated < start
     if start >= run.plan.train_steps and not (start and owed):
       reason = 'done'
@@ -220,9 +241,7 @@ def train(run: Run) -> dict[str, Any]:
       )
     else:
       files.write_text(run.folder / 'config.gin', ginfiles.operative())
-      state, best, reason, seconds, program = _carry_out(
-        run, session, state, best, interruption
-      )
+      state, best, reason, seconds = _carry_out(session, state, best, shared)
       session.check_frozen()
     session.checkpoints.close()
   _say_end(run, int(state.step), best, reason)
@@ -233,22 +252,24 @@ def train(run: Run) -> dict[str, Any]:
     'best': best.value,
     'train_seconds': seconds,
     'steps_per_second': (int(state.step) - start) / max(seconds, 1e-9),
-    'compile_seconds': program.seconds if program else 0.0,
-    'cost': program.cost() if program and program.compilations else {},
+    'compile_seconds': shared.compile_seconds - compiled,
+    'cost': shared.cost(),
     'trainable': params.count(state.trainable),
     'total': params.count(state.trainable) + params.count(session.frozen),
     'base_digest': session.digest,
   }
 
 
-def _carry_out(run: Run, session: Session, state, best, interruption):
-  """Compiles the step and loops; (state, best, reason, seconds, program)."""
-  start, program = int(state.step), _program(session, state)
+def _carry_out(session: Session, state, best, shared: Shared):
+  """Compiles the step and loops; (state, best, reason, seconds)."""
+  run, start = session.run, int(state.step)
+  compiled = shared.compile_seconds
+  program = shared.program = shared.program or _program(session, state)
   coming = _batches(run, start)
   first = list(itertools.islice(coming, 1))  # none where steps are done
   if first:
     program.compiled(state, session.frozen, first[0])
-    _say_start(run, program, start)
+    _say_start(run, program, start, shared.compile_seconds - compiled)
   log = Log(run.folder, start)
   progress = Progress(run.plan.train_steps, start)
   loop = Loop(
@@ -258,7 +279,7 @@ def _carry_out(run: Run, session: Session, state, best, interruption):
     session.save,
     log,
     progress,
-    interruption,
+    shared.interruption,
   )
   if start == 0:
     session.export(state, {})  # the initial prompt, as the release keeps it
@@ -269,7 +290,7 @@ def _carry_out(run: Run, session: Session, state, best, interruption):
     coming.close()
     progress.close()
     log.close()
-  return state, best, reason, time.monotonic() - began, program
+  return state, best, reason, time.monotonic() - began
 
 
 def _batches(run: Run, start: int):
@@ -283,7 +304,7 @@ def _batches(run: Run, start: int):
   )
 
 
-def _say_start(run: Run, program: Program, start: int) -> None:
+def _say_start(run: Run, program: Program, start: int, seconds: float) -> None:
   """How long the run is, and what one step costs."""
   steps, size = run.plan.train_steps, run.dataset.batch_size
   said = f'{steps:,} steps of {size} examples'
@@ -296,7 +317,7 @@ def _say_start(run: Run, program: Program, start: int) -> None:
   print(
     f'{said}\none step: {cost["flops"] / 1e9:.2f} GFLOP, '
     f'{cost["peak_bytes"] / 2**20:.0f} MiB, compiled in '
-    f'{program.seconds:.1f} s',
+    f'{seconds:.1f} s',
     flush=True,
   )
 

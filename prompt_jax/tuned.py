@@ -3,9 +3,12 @@
 model = prompt_jax.load('mini', prompt='prompts/300/movie_sentiment.npy')
 model.generate(['a moving, funny film'])
 model.rank(['a moving, funny film'], ['negative', 'positive'])
+
+bank = prompt_jax.load('mini', prompt={'reviews': 'r.npy', 'tweets': 't.npy'})
+bank.rank(['great', 'meh'], ['no', 'yes'], tasks=['tweets', 'reviews'])
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import os
 import warnings
@@ -20,8 +23,9 @@ from prompt_jax.inserts import saved as saved_inserts
 from prompt_jax.prompted import PromptEncoderDecoder
 from prompt_jax.prompts import saved
 from prompt_jax.prompts.attached import attached
-from prompt_jax.t5 import pretrained
+from prompt_jax.t5 import decode, pretrained
 from prompt_jax.t5.config import T5Config
+from prompt_jax.t5.t5 import Encoded
 from prompt_jax.tasks import features
 from prompt_jax.training import state as states
 from prompt_jax.training.step import Program
@@ -38,6 +42,7 @@ class TunedModel:
     encode, decode: text -> token ids (no EOS), token ids -> text.
     lengths: {'inputs': T, 'targets': U}, the longest, in tokens.
     batch_size: rows of a compiled batch.
+    tasks: that the model has a prompt each for; () is one for all.
   """
 
   model: PromptEncoderDecoder
@@ -46,12 +51,39 @@ class TunedModel:
   decode: callable
   lengths: dict
   batch_size: int = 32
+  tasks: Sequence[str] = ()
 
   def __post_init__(self):
     self._ranking = Program('ranking', predict.ranker(self.model))
+    self._ranking_each = Program('ranking by task', _row_ranker(self.model))
     self._decoders: dict = {}
 
-  def _batches(self, texts: Sequence[str]):
+  def _ids(self, texts: Sequence[str], tasks: Sequence[str] | None):
+    """The task id of each text, int32[len(texts)]."""
+    if tasks is None and not self.tasks:
+      return np.zeros(len(texts), np.int32)
+    if not self.tasks:
+      raise UserError(
+        f'tasks is {tasks!r}, but this model has one '
+        'prompt for all texts; expected none. Load a prompt for each task: '
+        'prompt={task: file}.'
+      )
+    if tasks is None or isinstance(tasks, str) or len(tasks) != len(texts):
+      raise UserError(
+        f'tasks is {tasks!r} for {len(texts)} texts; expected the name of a '
+        f'task for each text, of {", ".join(self.tasks)}: this model has a '
+        'prompt for each of them.'
+      )
+    for task in tasks:
+      if task not in self.tasks:
+        raise UserError(
+          f'{task!r} is a task without a prompt; expected one of '
+          f'{", ".join(self.tasks)}. Nearest: '
+          f'{params.nearest(str(task), self.tasks, 1)[0]!r}.'
+        )
+    return np.array([self.tasks.index(task) for task in tasks], np.int32)
+
+  def _batches(self, texts: Sequence[str], task_ids: np.ndarray):
     """Yields (rows that are real, batch) of one shape."""
     longest, cut = self.lengths['inputs'], 0
     for start in range(0, len(texts), self.batch_size):
@@ -62,10 +94,9 @@ class TunedModel:
         cut += len(ids) >= longest
         ids = [*ids[: longest - 1], EOS]
         tokens[i, : len(ids)] = ids
-      batch = {
-        'encoder_input_tokens': tokens,
-        'task_ids': np.zeros(self.batch_size, np.int32),
-      }
+      which = np.zeros(self.batch_size, np.int32)
+      which[: len(rows)] = task_ids[start : start + len(rows)]
+      batch = {'encoder_input_tokens': tokens, 'task_ids': which}
       yield len(rows), batch
     if cut:
       warnings.warn(
@@ -77,46 +108,141 @@ class TunedModel:
     self,
     texts: Sequence[str],
     decoding: predict.Decoding | None = None,
+    tasks: Sequence[str] | None = None,
   ) -> list[str]:
     """The decoded target of each text.
 
     Args:
       texts: inputs.
       decoding: greedy unless said.
+      tasks: the task of each text, where the model has a prompt each.
     """
+    ids = self._ids(texts, tasks)
     decoding = decoding or predict.Decoding()
     if decoding not in self._decoders:
       run = predict.decoder(self.model, self.lengths['targets'], decoding)
       self._decoders[decoding] = Program('decoding', run)
     said = []
-    for real, batch in self._batches(texts):
+    for real, batch in self._batches(texts, ids):
       tokens, _ = self._decoders[decoding](self.flat, batch)
       for row in np.asarray(tokens)[:real, -1].tolist():
         said.append(self.decode(row[: row.index(EOS)] if EOS in row else row))
     return said
 
-  def scores(self, texts: Sequence[str], labels: Sequence[str]) -> np.ndarray:
-    """log p(label | text), float32[len(texts), len(labels)]."""
+  def _label_tokens(self, labels: Sequence[str]) -> np.ndarray:
+    """Label texts -> int32[C,U], each ended by EOS, padded with 0."""
     if not labels:
       raise UserError('There are no labels to rank; expected at least one.')
     rows = [[*self.encode(label), EOS] for label in labels]
     tokens = np.zeros((len(rows), max(map(len, rows))), np.int32)
     for i, ids in enumerate(rows):
       tokens[i, : len(ids)] = ids
+    return tokens
+
+  def scores(
+    self,
+    texts: Sequence[str],
+    labels: Sequence[str] | Mapping[str, Sequence[str]],
+    tasks: Sequence[str] | None = None,
+  ) -> np.ndarray | list[np.ndarray]:
+    """log p(label | text).
+
+    Args:
+      texts: inputs.
+      labels: target texts of all inputs, or {task: target texts}.
+      tasks: the task of each text, where the model has a prompt each.
+    Returns: float32[len(texts), len(labels)]; with labels by task a list of
+      float32[number of its labels], one a text.
+    """
+    ids = self._ids(texts, tasks)
+    if isinstance(labels, Mapping):
+      return self._scores_by_task(texts, labels, ids)
+    tokens = self._label_tokens(labels)
     parts = [
       np.asarray(self._ranking(self.flat, batch, tokens))[:real]
-      for real, batch in self._batches(texts)
+      for real, batch in self._batches(texts, ids)
     ]
     return np.concatenate(parts or [np.zeros((0, len(labels)), np.float32)])
 
-  def rank(self, texts: Sequence[str], labels: Sequence[str]) -> list[str]:
-    """The likeliest label of each text."""
-    return [labels[i] for i in self.scores(texts, labels).argmax(axis=1)]
+  def _scores_by_task(self, texts, labels, ids) -> list[np.ndarray]:
+    """Scores of each text over the labels of its own task."""
+    if not self.tasks:
+      raise UserError(
+        f'labels is a mapping of {", ".join(labels)}, but this model has one '
+        'prompt for all texts; expected a list of labels. Load a prompt for '
+        'each task: prompt={task: file}.'
+      )
+    asked = [self.tasks[i] for i in ids]
+    missing = sorted(set(asked) - labels.keys())
+    if missing:
+      raise UserError(
+        f'There are labels for {", ".join(labels) or "no task"}, but none for '
+        f'{missing[0]!r}; expected the labels of every task that is asked.'
+      )
+    each = {task: self._label_tokens(labels[task]) for task in set(asked)}
+    most = [max((x.shape[i] for x in each.values()), default=0) for i in (0, 1)]
+    # a label of padding alone scores 0 and is cut off below
+    table = np.zeros((len(self.tasks), *most), np.int32)
+    for task, tokens in each.items():
+      table[self.tasks.index(task), : len(tokens), : tokens.shape[1]] = tokens
+    rows = []
+    for real, batch in self._batches(texts, ids):
+      of_row = table[batch['task_ids']]
+      scores = np.asarray(self._ranking_each(self.flat, batch, of_row))
+      rows.extend(scores[:real])
+    return [
+      row[: len(labels[task])] for row, task in zip(rows, asked, strict=True)
+    ]
+
+  def rank(
+    self,
+    texts: Sequence[str],
+    labels: Sequence[str] | Mapping[str, Sequence[str]],
+    tasks: Sequence[str] | None = None,
+  ) -> list[str]:
+    """The likeliest label of each text.
+
+    Args: as `scores`.
+    """
+    scores = self.scores(texts, labels, tasks)
+    if not isinstance(labels, Mapping):
+      return [labels[i] for i in scores.argmax(axis=1)]
+    return [
+      labels[task][row.argmax()]
+      for task, row in zip(tasks, scores, strict=True)
+    ]
+
+
+def _row_ranker(model) -> Callable:
+  """Builds `(flat, batch, labels int32[B,C,U]) -> float32[B,C]`.
+
+  As `predict.ranker`, with labels of its own for every row. The products have
+  the shapes they have there, so that the scores are the same bit for bit; a
+  `vmap` of it would be shorter and off by 4e-6.
+  """
+
+  def run(flat, batch, labels):
+    encoded = predict.encode(model, flat, batch)
+    rows, choices, length = labels.shape
+    each = Encoded(*(jnp.repeat(x, choices, axis=0) for x in encoded))
+    targets = labels.reshape(rows * choices, length)
+    logits = model.apply(
+      {'params': params.unflatten(flat)},
+      each,
+      jnp.pad(targets[:, :-1], ((0, 0), (1, 0))),
+      targets,
+      jnp.repeat(batch['task_ids'], choices, axis=0),
+      method='decode',
+    )
+    scores = decode.score(logits, targets, (targets > 0).astype(jnp.float32))
+    return scores.reshape(rows, choices)
+
+  return run
 
 
 def load(
   base: str,
-  prompt: str | Sequence[str] | None = None,
+  prompt: str | Sequence[str] | Mapping[str, str] | None = None,
   inserts: str | None = None,
   *,
   config: T5Config | None = None,
@@ -131,7 +257,8 @@ def load(
   Args:
     base: a shipped name ('mini') or the folder of a checkpoint.
     prompt: a saved prompt, see `prompts.attached`, or a list of one for each
-      stack; None is the base alone.
+      stack, or {task: such} for texts of several tasks; None is the base
+      alone.
     inserts: an inserts.npz file of a method such as LoRA, or None.
     config: shapes of the base; None reads them from its config.json.
     vocabulary: a SentencePiece .model, 'bytes' or 'shipped'; None takes
@@ -154,13 +281,14 @@ def load(
   )
   encode, decode = features.codec(vocabulary)
   lengths = dict(lengths or {'inputs': 128, 'targets': 32})
-  return TunedModel(model, flat, encode, decode, lengths, batch_size)
+  tasks = tuple(prompt) if isinstance(prompt, Mapping) else ()
+  return TunedModel(model, flat, encode, decode, lengths, batch_size, tasks)
 
 
 def assemble(
   config: T5Config,
   base: str,
-  prompt: str | Sequence[str] | None,
+  prompt: str | Sequence[str] | Mapping[str, str] | None,
   vocabulary: str,
   allow_other_base: bool = False,
   inserts: str | None = None,
@@ -193,8 +321,9 @@ def assemble(
     model, base, (), dict.fromkeys(expected, here)
   )
   known = features.vocabulary_digest(vocabulary)
-  for sidecar in (*given.sidecars, about):
-    saved.check_base(sidecar, digest, known, allow=allow_other_base)
+  sidecars = zip((*given.sidecars, about), (*given.files, inserts), strict=True)
+  for sidecar, path in sidecars:
+    saved.check_base(sidecar, digest, known, allow_other_base, path)
   for path, array in {**given.own, **own}.items():
     flat[path] = jnp.asarray(array)
   return model, flat, digest

@@ -39,8 +39,7 @@ def setups(made):
   return {}
 
 
-@every_method
-@pytest.mark.parametrize(
+every_check = pytest.mark.parametrize(
   'check',
   [
     checks.check_traces,
@@ -58,11 +57,31 @@ def setups(made):
   ],
   ids=lambda check: check.__name__.removeprefix('check_'),
 )
+
+
+@every_method
+@every_check
 def test_contract(check, method, made, setups):
   if method not in setups:
     setups[method] = checks.Setup(*made(method, 'runs'))
   setups[method].parse()
   check(setups[method])
+
+
+@pytest.fixture(scope='module')
+def decoder_only(tmp_path_factory):
+  """A prompt on a base without an encoder."""
+  folder = tmp_path_factory.mktemp('decoder_only')
+  macros = miniature.write(folder, encoder_layers=0)
+  files = ['methods/prompt_decoder.gin']
+  command = miniature.command(folder, files, macros, folder / 'runs')
+  return checks.Setup(*command)
+
+
+@every_check
+def test_contract_of_a_decoder_only_model(check, decoder_only):
+  decoder_only.parse()
+  check(decoder_only)
 
 
 def test_data_order():

@@ -37,13 +37,15 @@ _GIVEN = {
   'SOURCE_PROMPTS': "['mnli.npy', 'sst2.npy']",
   'RANKED_LABELS': "['negative', 'positive']",
   'TASK_FILES': "{'train': 'train.tsv'}",
+  'PROMPT_LENGTH': '3',
 }
 _PARTS = ('runs/data.gin', 'runs/schedule.gin')  # what others include
 _BESIDE = ('runs/own_file.gin',)  # given beside a run
+_FROZEN = 'runs/frozen_prompt.gin'  # given beside a run and inserts
 _OTHER_RUNS = [
   name
   for name in ginfiles.available('runs')
-  if name not in (_TRAIN, *_PARTS, *_BESIDE)
+  if name not in (_TRAIN, _FROZEN, *_PARTS, *_BESIDE)
 ]
 
 
@@ -120,12 +122,6 @@ def test_models_include_sizes_and_architectures_alone(name):
 _BASES: dict = {}  # {config: shapes of the base}, by whatever method came first
 
 
-def _marked(model):
-  """A model file; slow where 48 layers have to be traced."""
-  deep = model.removesuffix('.gin').endswith(('large', 'xl', '_3b', '_11b'))
-  return pytest.param(model, marks=pytest.mark.slow) if deep else model
-
-
 @functools.cache
 def _shapes(method, config):
   """Shapes of the model as gin has it; the key is all that it depends on."""
@@ -134,8 +130,20 @@ def _shapes(method, config):
   return states.abstract(made)[0]
 
 
-@pytest.mark.parametrize('method', _METHODS)
-@pytest.mark.parametrize('model', map(_marked, _MODELS))
+def _pairs():
+  """Every model with two methods, every method with a model of either kind.
+
+  Slow where 48 layers have to be traced.
+  """
+  for model, method in itertools.product(_MODELS, _METHODS):
+    common = method in ('methods/prompt.gin', 'methods/full.gin')
+    if common or model in ('models/mini.gin', 'models/t5_small.gin'):
+      deep = re.search(r'(large|xl|_3b|_11b)\.gin$', model)
+      marks = [pytest.mark.slow] if deep else []
+      yield pytest.param(model, method, marks=marks)
+
+
+@pytest.mark.parametrize('model, method', _pairs())
 def test_model_method_and_run_trace(model, method, monkeypatch):
   of = lambda path, shape: (np.zeros(shape, np.float32), None)
   monkeypatch.setattr(saved, 'load', of)  # PROMPT_FILE is as wide as the model
@@ -168,6 +176,14 @@ def test_model_and_run_combine(model, run):
 def test_what_is_given_beside_a_run(run, beside):
   method = ['methods/prompt.gin'] if run == _TRAIN else []
   files = ['models/mini.gin', *method, run, beside]
+  given = _given(files)
+  assert ginfiles.unread(files, given) == []
+  ginfiles.parse(files, given)
+
+
+@pytest.mark.parametrize('method', ['lora', 'ia3', 'adapter_houlsby', 'bitfit'])
+def test_a_frozen_prompt_beside_inserts(method):
+  files = ['models/mini.gin', f'methods/{method}.gin', _TRAIN, _FROZEN]
   given = _given(files)
   assert ginfiles.unread(files, given) == []
   ginfiles.parse(files, given)

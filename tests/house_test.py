@@ -30,7 +30,7 @@ _GROUND = ('errors', 'params', 'typing', 'files')
 # itself nor through what it imports.
 _HEAVY = {'tensorflow', 'seqio', 'tensorflow_datasets', 'tensorflow_text'}
 _READERS = re.compile(
-  r'prompt_jax\.(data|evaluate|eval|train|session|export_run|t5x)'
+  r'prompt_jax\.(data|evaluate|eval|train|session|seeds|export_run|t5x)'
   r'|prompt_jax\.tasks(\..*)?'
 )
 # Imports one of them inside a function, once a command needs it.

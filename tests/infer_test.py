@@ -171,8 +171,8 @@ def test_a_task_of_ones_own(tmp_path, echo, name):
     (
       'in.txt',
       'so',
-      {'task': ['movie_sentiment']},
-      ["is ['movie_sentiment']; expected the name", 'Nearest: movie_sentiment'],
+      {'task': ['movie_sentimen', 'word_relation']},
+      ["is 'movie_sentimen'; expected the name", 'Nearest: movie_sentiment'],
     ),
     (
       'in.txt',
@@ -191,6 +191,151 @@ def test_tasks_that_cannot_be_asked(
   for each in texts:
     assert each in str(caught.value)
   assert not echo, 'the base was loaded first'
+
+
+BANK = {'word_relation': 'w.npy', 'tweet_valence': 't.npy', 'other': 'o.npy'}
+MIXED = ['word_relation', 'tweet_valence']
+
+
+class Bank(Echo):
+  """A model with a prompt each that answers with task and text."""
+
+  def generate(self, texts, decoding, tasks):
+    return [f'{t} {x}' for t, x in zip(tasks, texts, strict=True)]
+
+  def scores(self, texts, labels, tasks):
+    self.asked = texts, labels, tasks
+    each = [labels[t] if isinstance(labels, dict) else labels for t in tasks]
+    return [
+      np.array([float(label in text) for label in own])
+      for own, text in zip(each, texts, strict=True)
+    ]
+
+
+@pytest.fixture
+def bank(monkeypatch):
+  model = Bank()
+  monkeypatch.setattr(tuned, 'load', lambda *args, **settings: model)
+  return model
+
+
+def lines(*rows):
+  return '\n'.join(json.dumps(row) for row in rows)
+
+
+def test_rows_of_several_tasks(tmp_path, bank):
+  text = lines(
+    {'task': 'tweet_valence', 'text': 'so', 'id': 7},
+    {**PAIR, 'task': 'word_relation'},
+    {'task': 'tweet_valence', 'text': 'no'},
+  )
+  settings = {'task': MIXED, 'prompt_file': BANK}
+  run = inference(tmp_path, text, 'in.jsonl', **settings)
+  assert infer.infer(run) == 3
+  first, second, third = said(run)
+  assert first == {
+    **{'task': 'tweet_valence', 'text': 'so', 'id': 7},
+    'prediction': 'tweet_valence so',
+  }
+  assert second['prediction'] == 'synonym' and len(second['scores']) == 5
+  assert third['prediction'] == 'tweet_valence no'
+  texts, _, tasks = bank.asked
+  assert len(texts) == 1 and tasks == ['word_relation']
+  run.decoding = Decoding('beam', 2)  # of those that are generated
+  assert infer.infer(run) == 3
+
+
+def test_inputs_of_several_prompts(tmp_path, bank):
+  rows = [{'inputs': f'no {i}', 'task': task} for i, task in enumerate(BANK)]
+  settings = {'prompt_file': BANK, 'labels': ['yes', 'no']}
+  run = inference(tmp_path, lines(*rows), 'in.jsonl', **settings)
+  infer.infer(run)
+  assert [row['prediction'] for row in said(run)] == ['no'] * 3
+  assert bank.asked[1:] == (['yes', 'no'], list(BANK))
+  run.labels = None
+  infer.infer(run)
+  assert said(run)[1]['prediction'] == 'tweet_valence no 1'
+
+
+def test_one_task_of_a_bank_needs_no_field(tmp_path, bank):
+  settings = {'prompt_file': BANK, 'task': 'tweet_valence'}
+  run = inference(tmp_path, 'so', **settings)
+  infer.infer(run)
+  assert said(run)[0]['prediction'] == 'tweet_valence so'
+
+
+@pytest.mark.parametrize(
+  ('text', 'settings', 'texts'),
+  [
+    (
+      lines({'task': 'tweet_valenc', 'text': 'so'}),
+      {'task': MIXED},
+      ["line 1 has 'task' 'tweet_valenc'; expected", 'Nearest: tweet_valence'],
+    ),
+    (
+      lines({'task': 'tweet_valence', 'txt': 'so'}),
+      {'task': MIXED},
+      ["line 1 has no column 'text'"],
+    ),
+    (lines({'text': 'so'}), {'task': MIXED}, ["line 1 has 'task' None"]),
+    (lines({'inputs': 'so'}), {}, ['Row 1 of', "has 'task' None; expected"]),
+    (
+      'so',
+      {'task': MIXED, 'prompt_file': 'a.npy'},
+      ["but PROMPT_FILE is 'a.npy'; expected a prompt for each"],
+    ),
+    (
+      'so',
+      {'task': [*MIXED, 'movie_sentiment']},
+      ["expected one for 'movie_sentiment' too, of MIXTURE_OR_TASK_NAME"],
+    ),
+    (
+      'so',
+      {'task': MIXED, 'labels': ['a']},
+      ["LABELS is ['a'], but MIXTURE_OR_TASK_NAME lists 2 tasks"],
+    ),
+  ],
+)
+def test_mixtures_that_cannot_be_asked(tmp_path, bank, text, settings, texts):
+  settings = {'prompt_file': BANK} | settings
+  run = inference(tmp_path, text, 'in.jsonl', **settings)
+  with pytest.raises(UserError) as caught:
+    infer.infer(run)
+  for each in texts:
+    assert each in str(caught.value)
+
+
+def test_a_mixture_needs_fields(tmp_path, bank):
+  run = inference(tmp_path, 'so', task=MIXED, prompt_file=BANK)
+  with pytest.raises(UserError, match='an input a line, but MIXTURE_OR_TASK'):
+    infer.infer(run)
+
+
+@pytest.mark.slow
+def test_a_mixture_equals_one_task_at_a_time(tmp_path):
+  rng, files, tasks = np.random.default_rng(67), {}, {}
+  for name, labels in ('one', ['no', 'yes']), ('two', ['a', 'b', 'cd']):
+    files[name] = str(tmp_path / f'{name}.npy')
+    np.save(files[name], 3 * rng.normal(size=(2, 7)).astype(np.float32))
+    tasks[name] = local.FileTask(
+      name=name, files={}, template='{x}', labels=labels
+    )
+  rows = [{'x': f'film {i}', 'task': ['one', 'two'][i % 2]} for i in range(7)]
+  settings = {'prompt_file': files, 'task': [*tasks.values()]}
+  run = inference(tmp_path, lines(*rows), 'in.jsonl', **settings)
+  assert infer.infer(run) == 7
+  mixed = said(run)
+  assert [row['x'] for row in mixed] == [row['x'] for row in rows]
+  for name, task in tasks.items():
+    own = [row for row in rows if row['task'] == name]
+    settings = {'prompt_file': files[name], 'task': task}
+    run = inference(tmp_path, lines(*own), 'in.jsonl', **settings)
+    infer.infer(run)
+    for row, wanted in zip(
+      [row for row in mixed if row['task'] == name], said(run), strict=True
+    ):
+      assert row['prediction'] == wanted['prediction']
+      assert row['scores'] == pytest.approx(wanted['scores'], 1e-6, 1e-6)
 
 
 @pytest.mark.slow

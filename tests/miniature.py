@@ -34,7 +34,7 @@ EMBED_DIM = {WIDTH}
 MLP_DIM = {MLP}
 NUM_HEADS = {HEADS}
 HEAD_DIM = {KEYS}
-NUM_ENCODER_LAYERS = 2
+NUM_ENCODER_LAYERS = {{encoder_layers}}
 NUM_DECODER_LAYERS = 1
 ACTIVATION_DTYPE = 'float32'
 VOCABULARY = 'shipped'
@@ -112,13 +112,16 @@ def whole_batch() -> dict[str, np.ndarray]:
   return batches.assemble(text(INPUTS), text(TARGETS), ids)
 
 
-def write(folder: pathlib.Path) -> dict[str, str]:
+def write(folder: pathlib.Path, encoder_layers: int = 2) -> dict[str, str]:
   """Writes base, gin files and prompts into a folder.
 
+  Args:
+    folder: where to.
+    encoder_layers: 0 makes the base decoder-only.
   Returns: {macro: value}, gin text for every macro that a file of
     gin/methods or gin/prompts may leave open or that has to be small here.
   """
-  config = T5Config(VOCABULARY, WIDTH, KEYS, MLP, HEADS, 2, 1)
+  config = T5Config(VOCABULARY, WIDTH, KEYS, MLP, HEADS, encoder_layers, 1)
   rng = np.random.default_rng(41)
 
   def leaf(path, shape):
@@ -131,13 +134,15 @@ def write(folder: pathlib.Path) -> dict[str, str]:
   base = {path: leaf(path, x.shape) for path, x in shapes.items()}
   where = str(folder / 'base')
   pretrained.save(where, base, {'t5': pretrained.shapes_of(config)})
-  (folder / 'model.gin').write_text(_MODEL.format(base=where))
+  model = _MODEL.format(base=where, encoder_layers=encoder_layers)
+  (folder / 'model.gin').write_text(model)
   (folder / 'run.gin').write_text(_RUN)
   prompts = [str(folder / f'{task}.npy') for task in TASKS]
   for path in prompts:
     np.save(path, rng.normal(size=(PROMPT, WIDTH)).astype(np.float32))
   table = str(folder / 'table.npy')
-  np.save(table, base['token_embedder/embedding'])
+  rows = next(p for p in base if p.endswith('token_embedder/embedding'))
+  np.save(table, base[rows])
   return {
     'PROMPT_LENGTH': str(PROMPT),
     'NUM_TASKS': str(len(TASKS)),

@@ -18,7 +18,7 @@ from prompt_jax.prompted import PromptEncoderDecoder
 from prompt_jax.prompts import Prompt
 from prompt_jax.t5 import pretrained
 from prompt_jax.t5.config import T5Config
-from prompt_jax.training import optim, sharding
+from prompt_jax.training import loss, optim, sharding
 from prompt_jax.training import state as states
 from prompt_jax.training.adafactor import adafactor
 
@@ -104,6 +104,7 @@ def run(model, mesh=None, table=TABLE, **fields):
     'base': None,
     'seed': 0,
     'z_loss': 1e-4,
+    'loss': loss.teacher_forced,
     'label_smoothing': 0.0,
     'loss_normalizing_factor': None,
     'microbatches': 1,

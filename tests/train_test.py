@@ -6,7 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from prompt_jax import train
+from prompt_jax import data, train
+from prompt_jax.errors import UserError
 from prompt_jax.session import Session
 from prompt_jax.training.checkpoint import Checkpoints
 from prompt_jax.training.loop import Interruption
@@ -97,3 +98,24 @@ def test_a_run_starts_from_the_base_on_disk(run, session):
     jax.devices()
   )
   assert session.digest == run.summary['base_digest']
+
+
+@pytest.mark.slow
+def test_evaluation_at_epochs(run, tmp_path, monkeypatch, capsys):
+  monkeypatch.setenv('JAX_COMPILATION_CACHE_DIR', 'unused')
+  settings = {'EVAL_PERIOD': 'epoch', 'MODEL_DIR': tmp_path / 'run'}
+  assert train.train(run.configured(**settings))['step'] == 4
+  lines = (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines()
+  points = [json.loads(line) for line in lines]
+  # 24 examples in batches of 8, and the last step
+  assert [p['step'] for p in points if p['group'] == 'eval'] == [3, 4]
+  assert 'epochs of 24 examples' in capsys.readouterr().out
+
+
+def test_an_epoch_of_unknown_length(run, tmp_path, monkeypatch):
+  monkeypatch.setenv('JAX_COMPILATION_CACHE_DIR', 'unused')
+  monkeypatch.setattr(data.Dataset, 'steps_per_epoch', None)
+  settings = {'EVAL_PERIOD': 'epoch', 'MODEL_DIR': tmp_path / 'run'}
+  text = "EVAL_PERIOD is 'epoch', but the data does not say how many"
+  with pytest.raises(UserError, match=text):
+    train.train(run.configured(**settings))

@@ -105,3 +105,73 @@ def test_a_base_without_a_prompt_and_without_shapes(tmp_path):
   (bare / 'config.json').unlink()
   with pytest.raises(UserError, match='has no config.json that tells'):
     tuned.load(str(bare))
+
+
+LABELS = {'a': ['no', 'yes'], 'b': ['odd', 'fair', 'goo'], 'c': ['no', 'x']}
+TASKS = ['c', 'a', 'b', 'a', 'c', 'b', 'a']
+
+
+@pytest.fixture(scope='module')
+def bank(tmp_path_factory):
+  """{task: file} of three prompts that differ a lot."""
+  folder, rng = tmp_path_factory.mktemp('bank'), np.random.default_rng(61)
+  files = {task: str(folder / f'{task}.npy') for task in LABELS}
+  for file in files.values():
+    np.save(file, 3 * rng.normal(size=(2, 7)).astype(np.float32))
+  return files
+
+
+def load_bank(bank, **settings):
+  settings = {'vocabulary': 'bytes', 'lengths': LENGTHS} | settings
+  return tuned.load(tiny.base(), bank, batch_size=3, **settings)
+
+
+@pytest.mark.slow
+def test_mixed_tasks_equal_one_at_a_time(bank):
+  mixed = load_bank(bank)
+  assert mixed.flat['encoder/prompt/prompts'].shape == (3, 2, 7)
+  texts = [f'film {i}' for i in range(len(TASKS))]
+  scores = mixed.scores(texts, LABELS, TASKS)
+  ranked = mixed.rank(texts, LABELS, TASKS)
+  shared = mixed.scores(texts, ['no', 'yes'], tasks=TASKS)
+  said = mixed.generate(texts, tasks=TASKS)
+  for task, labels in LABELS.items():
+    rows = [i for i, name in enumerate(TASKS) if name == task]
+    own = [texts[i] for i in rows]
+    alone = load(bank[task])
+    wanted = alone.scores(own, labels)
+    found = np.stack([scores[i] for i in rows])
+    np.testing.assert_allclose(found, wanted, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(
+      shared[rows], alone.scores(own, ['no', 'yes']), rtol=1e-6, atol=1e-6
+    )
+    assert [ranked[i] for i in rows] == alone.rank(own, labels)
+    assert [said[i] for i in rows] == alone.generate(own)
+  # the prompts do matter
+  swapped = mixed.scores(texts, ['no', 'yes'], tasks=TASKS[::-1])
+  assert np.abs(swapped - shared)[:3].max() > 1e-3
+  assert mixed.scores([], LABELS, []) == []
+
+
+def test_tasks_that_do_not_fit(bank):
+  mixed = load_bank(bank)
+  with pytest.raises(UserError, match='tasks is None for 1 texts; expected'):
+    mixed.generate(['film'])
+  with pytest.raises(UserError, match='for 2 texts; expected the name of a'):
+    mixed.scores(['film', 'x'], ['no'], tasks=['a'])
+  with pytest.raises(UserError, match="'d' is a task without a prompt; "):
+    mixed.rank(['film'], ['no'], tasks=['d'])
+  with pytest.raises(UserError, match="none for 'b'; expected the labels of"):
+    mixed.rank(['film'], {'a': ['no']}, tasks=['b'])
+  alone = load(bank['a'])
+  with pytest.raises(UserError, match='has one prompt for all texts; expected'):
+    alone.rank(['film'], ['no'], tasks=['a'])
+  with pytest.raises(UserError, match='expected a list of labels'):
+    alone.rank(['film'], LABELS)
+
+
+def test_a_bank_of_another_base_is_refused(bank, tmp_path):
+  odd = prompt_file(tmp_path / 'odd.npy', 'f' * 16)
+  with pytest.raises(UserError, match='odd.npy was saved with base_digest fff'):
+    load_bank({**bank, 'd': str(odd)})
+  load_bank({**bank, 'd': str(odd)}, allow_other_base=True)

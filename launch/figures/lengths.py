@@ -60,7 +60,7 @@ def start_settings(
     array, sidecar = saved.load(source)
     file = folder / f'{pathlib.Path(source).stem}.npy'
     saved.save(file, stretched(array, length), sidecar or {})
-    return {'PROMPT_FILE': str(file)}
+    return {'PROMPT_FILE': str(file), 'ALLOW_OTHER_BASE': True}
   return {}
 
 

@@ -34,6 +34,11 @@ class Bank(nn.Module):
   length: int = 100
 
   @property
+  def files(self) -> tuple[str | os.PathLike, ...]:
+    """The saved prompts that the parameter is read from."""
+    return tuple(self.paths)
+
+  @property
   def names(self) -> tuple[str, ...]:
     """What the sources are called: their files, without folder and .npy."""
     return tuple(pathlib.Path(path).stem for path in self.paths)

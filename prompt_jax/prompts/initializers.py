@@ -18,6 +18,7 @@ from prompt_jax import params
 from prompt_jax.errors import UserError
 from prompt_jax.prompts import saved
 
+# Those that read saved prompts, or whose fallback does, name them as `files`.
 Initializer = Callable[[Any, tuple[int, int]], jax.Array]
 Embeddings = Callable[[], Any] | np.ndarray | jax.Array  # gives [V,H]
 Encode = Callable[[str], Sequence[int]]
@@ -142,7 +143,7 @@ def from_class_labels(
       rows = jnp.stack(rows)
     return _over(fallback, rng, shape, rows)
 
-  return init
+  return _reading(init, *_files(fallback))
 
 
 def from_string(
@@ -175,7 +176,7 @@ def from_string(
       raise UserError(_too_long(got, len(rows), shape))
     return _over(fallback, rng, shape, rows)
 
-  return init
+  return _reading(init, *_files(fallback))
 
 
 def from_file(path: str | os.PathLike) -> Initializer:
@@ -184,7 +185,8 @@ def from_file(path: str | os.PathLike) -> Initializer:
   Raises: UserError, when run, if it cannot be read or is not [P,H].
   Source: Vu et al. 2022 (SPoT), section 2. Departures: none.
   """
-  return lambda rng, shape: jnp.asarray(saved.load(path, shape)[0])
+  read = lambda rng, shape: jnp.asarray(saved.load(path, shape)[0])
+  return _reading(read, path)
 
 
 def from_files(
@@ -228,7 +230,7 @@ def from_files(
       )
     return jnp.asarray(np.concatenate(prompts))
 
-  return average if how == 'average' else concatenate
+  return _reading(average if how == 'average' else concatenate, *paths)
 
 
 def from_array(array: Any) -> Initializer:
@@ -271,6 +273,17 @@ def checkpoint_embedding(
     return pretrained.read(path, [key])[key]
 
   return read
+
+
+def _files(init: Initializer | None) -> tuple:
+  """The saved prompts that an initial value reads."""
+  return tuple(getattr(init, 'files', ()))
+
+
+def _reading(init: Initializer, *files) -> Initializer:
+  """The initial value, which says what it reads."""
+  init.files = files
+  return init
 
 
 def _table(embeddings, width):

@@ -92,6 +92,7 @@ def check_base(
   base_digest: str,
   vocabulary_digest: str,
   allow: bool = False,
+  path: str | os.PathLike | None = None,
 ) -> None:
   """Refuses a prompt that was trained on another base or vocabulary.
 
@@ -101,6 +102,7 @@ def check_base(
     base_digest: of the base in use.
     vocabulary_digest: of the vocabulary in use.
     allow: true accepts any prompt.
+    path: of the prompt, for the message.
   Raises: UserError that names both digests of whatever differs.
   """
   if allow or sidecar is None:
@@ -113,11 +115,19 @@ def check_base(
   ]
   if other:
     raise UserError(
-      f'The prompt was saved with {"; and with ".join(other)}. A prompt works '
-      'only with the weights and the vocabulary it was trained on: load those '
-      '(its sidecar names them), or pass allow_other_base=True to try it all '
-      'the same.'
+      f'{path or "The prompt"} was saved with {"; and with ".join(other)}. A '
+      'prompt works only with the weights and the vocabulary it was trained '
+      'on: load those (its sidecar names them), or pass allow_other_base=True '
+      '(--gin.ALLOW_OTHER_BASE=True) to try it all the same.'
     )
+
+
+def sidecar_of(path: str | os.PathLike) -> dict[str, Any] | None:
+  """The sidecar of a saved prompt, without its array; None if there is none.
+
+  Raises: UserError if it is not a JSON object.
+  """
+  return _read_sidecar(_beside(pathlib.Path(path)))
 
 
 def read_array(path: str | os.PathLike) -> np.ndarray:

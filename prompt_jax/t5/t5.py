@@ -13,6 +13,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from prompt_jax.t5.config import T5Config
+from prompt_jax.t5.cursor import Cursor
+from prompt_jax.t5.decoder_only import DecoderOnly
 from prompt_jax.t5.layers import (
   MLP,
   Attention,
@@ -132,24 +134,13 @@ class Encoder(nn.Module):
     return self.stack(embeds, mask, mask[:, None, None, :], deterministic)
 
 
-class Cursor(nn.Module):
-  """Where step by step decoding stands, and which input positions are real."""
+class NoEncoder(nn.Module):
+  """Stands where a model without encoder layers would have its encoder."""
 
-  @nn.compact
-  def __call__(self, steps: int, mask):
-    """Moves on by `steps`; returns (position of the first, mask bool[R,T]).
-
-    `mask` is read by the first call only, which keeps it in the cache.
-    """
-    position = self.variable('cache', 'position', jnp.zeros, (), jnp.int32)
-    seen = self.variable('cache', 'mask', lambda: mask)
-    start = position.value
-    position.value = start + steps
-    return start, seen.value
-
-  def rewind(self):
-    """Back to position 0; the caches stay."""
-    self.put_variable('cache', 'position', jnp.zeros((), jnp.int32))
+  def __call__(self, embeds, mask, task_ids=None, deterministic=True):
+    """Embedded input -> Encoded, as it is but 0 where it is padding."""
+    del task_ids, deterministic
+    return Encoded(embeds * mask[:, :, None], mask)
 
 
 class Decoder(nn.Module):
@@ -224,24 +215,35 @@ class Decoder(nn.Module):
 
 
 class T5(nn.Module):
-  """An encoder-decoder of the T5 family.
+  """A model of the T5 family: an encoder-decoder, or decoder-only.
 
-  Parameters: token_embedder/, encoder/, decoder/ as in T5X.
+  A configuration without encoder layers makes it the latter: a prefix
+  language model, called in the same way.
+
+  Parameters: token_embedder/, encoder/, decoder/ as in T5X; a decoder-only
+  model has all under decoder/, as there.
   """
 
   config: T5Config
   inserts: Inserts = ()
 
   def make_encoder(self) -> nn.Module:
+    if not self.config.num_encoder_layers:
+      return NoEncoder()
     return Encoder(self.config, self.inserts)
 
   def make_decoder(self) -> nn.Module:
+    if not self.config.num_encoder_layers:
+      return DecoderOnly(self.config, self.inserts)
     return Decoder(self.config, self.inserts)
 
   def setup(self):
-    self.token_embedder = Embed(self.config)
     self.encoder = self.make_encoder()
     self.decoder = self.make_decoder()
+    if self.config.num_encoder_layers:
+      self.token_embedder = Embed(self.config)
+    else:
+      self.token_embedder = self.decoder.token_embedder
 
   def encode(self, encoder_input_tokens, task_ids=None, deterministic=True):
     """int[B,T] (0 = padding), int[B] -> Encoded."""

@@ -19,6 +19,7 @@ from prompt_jax.training.metrics import Log, Meter, check_finite
 from prompt_jax.training.progress import Progress
 from prompt_jax.training.state import State
 
+EPOCH = 'epoch'  # a period of as many steps as the data has
 _COUNTS = (
   'train_steps',
   'eval_period',
@@ -26,6 +27,7 @@ _COUNTS = (
   'log_period',
   'patience',
 )
+_PERIODS = ('eval_period', 'checkpoint_period')  # may be epochs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,8 +36,10 @@ class Plan:
 
   Args:
     train_steps: steps in all.
-    eval_period: steps between evaluations; 0 is only at the end.
-    checkpoint_period: steps between checkpoints; 0 is as eval_period.
+    eval_period: steps between evaluations; 0 is only at the end; 'epoch' is
+      once through the data, see `in_steps`.
+    checkpoint_period: steps between checkpoints, likewise; 0 is as
+      eval_period.
     log_period: steps between points of the training metrics; 0 is only at
       the end.
     best_metric: metric of the evaluation that is best when highest, such as
@@ -45,8 +49,8 @@ class Plan:
   """
 
   train_steps: int
-  eval_period: int = 0
-  checkpoint_period: int = 0
+  eval_period: int | str = 0
+  checkpoint_period: int | str = 0
   log_period: int = 50
   best_metric: str | None = None
   patience: int = 0
@@ -54,15 +58,40 @@ class Plan:
   def __post_init__(self):
     for field in _COUNTS:
       value = getattr(self, field)
+      if field in _PERIODS and value == EPOCH:
+        continue
       if not isinstance(value, int) or value < 0:
+        also = f", or '{EPOCH}'" if field in _PERIODS else ''
         raise UserError(
-          f'{field.upper()} is {value!r}; expected a whole number, 0 or more.'
+          f'{field.upper()} is {value!r}; expected a whole number, 0 or more'
+          f'{also}.'
         )
     if self.patience and self.best_metric is None:
       raise UserError(
         f'PATIENCE is {self.patience} but BEST_METRIC is None; expected the '
         "metric to wait for, such as --gin.BEST_METRIC='accuracy'."
       )
+
+  @property
+  def counts_epochs(self) -> bool:
+    """Whether a period is an epoch, which `in_steps` has to settle first."""
+    return any(getattr(self, field) == EPOCH for field in _PERIODS)
+
+  def in_steps(self, epoch: int | None) -> 'Plan':
+    """The plan with every period in steps.
+
+    Args:
+      epoch: steps of an epoch; None where nobody knows.
+    Raises: UserError if a period is an epoch and nobody knows its steps.
+    """
+    by_epoch = [f for f in _PERIODS if getattr(self, f) == EPOCH]
+    if by_epoch and not epoch:
+      raise UserError(
+        f"{by_epoch[0].upper()} is '{EPOCH}', but the data does not say how "
+        'many examples it has; expected a period in steps. Give a number, such '
+        f'as --gin.{by_epoch[0].upper()}=1000.'
+      )
+    return dataclasses.replace(self, **dict.fromkeys(by_epoch, epoch))
 
   def evaluates(self, step: int) -> bool:
     last = step == self.train_steps

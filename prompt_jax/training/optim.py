@@ -238,7 +238,7 @@ def schedule(
       return jnp.ones_like(step)
     if kind == 'rsqrt':
       return jnp.sqrt(warmup_steps / jnp.maximum(step, warmup_steps))
-    done = (step - warmup_steps) / (total_steps - warmup_steps)
+    done = (step - warmup_steps) / max(total_steps - warmup_steps, 1)
     done = jnp.clip(done, 0.0, 1.0)
     if kind == 'cosine':
       done = 0.5 * (1.0 - jnp.cos(jnp.pi * done))
@@ -266,7 +266,8 @@ def _check_schedule(kind, warmup_steps, total_steps, final_fraction) -> None:
       f'{least} updates. Correct schedule.warmup_steps.'
     )
   ends = kind in ('linear', 'cosine')
-  if ends and (total_steps is None or total_steps <= warmup_steps):
+  none = total_steps == warmup_steps == 0  # a run that only writes step 0
+  if ends and not none and (total_steps is None or total_steps <= warmup_steps):
     raise UserError(
       f'schedule {kind!r} got total_steps={total_steps}; expected more than '
       f'warmup_steps={warmup_steps}, counted from the first update of this '

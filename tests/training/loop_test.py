@@ -172,6 +172,9 @@ def test_unknown_best_metric_shows_what_there_is():
     ({'train_steps': -1}, 'TRAIN_STEPS is -1; expected a whole number'),
     ({'train_steps': 1e3}, 'TRAIN_STEPS is 1000.0; expected a whole number'),
     ({'log_period': -5}, 'LOG_PERIOD is -5'),
+    ({'log_period': 'epoch'}, "LOG_PERIOD is 'epoch'"),
+    ({'eval_period': 'epochs'}, "is 'epochs'; expected a whole number, 0 or"),
+    ({'eval_period': -1}, "0 or more, or 'epoch'"),
     ({'patience': 2}, 'PATIENCE is 2 but BEST_METRIC is None'),
   ],
 )
@@ -179,6 +182,19 @@ def test_plans_that_cannot_be(settings, said):
   with pytest.raises(UserError) as caught:
     Plan(**{'train_steps': 3, **settings})
   assert said in str(caught.value)
+
+
+def test_a_period_of_an_epoch():
+  plan = Plan(8, eval_period='epoch', checkpoint_period=5)
+  assert plan.counts_epochs
+  steps = plan.in_steps(3)
+  assert steps == Plan(8, eval_period=3, checkpoint_period=5)
+  assert [s for s in range(1, 9) if steps.evaluates(s)] == [3, 6, 8]
+  assert not steps.counts_epochs and steps.in_steps(None) == steps
+  both = Plan(8, 'epoch', 'epoch').in_steps(7)
+  assert both == Plan(8, 7, 7)
+  with pytest.raises(UserError, match="EVAL_PERIOD is 'epoch', but the data"):
+    plan.in_steps(None)
 
 
 def test_interruption_gives_the_handler_back():
