@@ -29,8 +29,8 @@ TASK = 'movie_sentiment'
 METRIC = curve.METRIC
 # Chosen on the validation split; see the model card of `mini`.
 SETTINGS = {
-  'PROMPT_LENGTH': 16,
-  'LEARNING_RATE': 0.03,
+  'PROMPT_LENGTH': 20,
+  'LEARNING_RATE': 0.3,
   'SCHEDULE': 'linear',
   'TRAIN_STEPS': 600,
   'BATCH_SIZE': 64,

@@ -263,7 +263,7 @@ def arguments(argv=None) -> argparse.Namespace:
   parser.add_argument('--candidates', type=int, default=4)
   parser.add_argument('--trial-steps', type=int, default=60)
   parser.add_argument('--steps', type=int, default=200)
-  parser.add_argument('--rate', type=float, default=0.03)
+  parser.add_argument('--rate', type=float, default=0.3)
   parser.add_argument('--batch-size', type=int, default=16)
   parser.add_argument('--out', default='runs/few_shot')
   return parser.parse_args(argv)

@@ -1,6 +1,6 @@
 """Results of many runs: a line each in a file that an interruption keeps."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 import json
 import math
 import os
@@ -42,6 +42,27 @@ class Results:
       file.flush()
       os.fsync(file.fileno())
     self.rows.append(row)
+
+  def filled(
+    self,
+    cells: Sequence[Row],
+    make: Callable[[Row], Row],
+    say: Callable[[Row], str],
+  ) -> list[Row]:
+    """The rows of some cells, made where they are missing.
+
+    Args:
+      cells: the fields that tell one from another.
+      make: cell -> fields of its row, those of the cell need not be repeated.
+      say: row -> a line of progress.
+    """
+    rows = []
+    for number, cell in enumerate(cells, 1):
+      if not self.has(**cell):
+        self.add({**cell, **make(cell)})
+      rows.append(self.where(**cell)[-1])
+      print(f'{number}/{len(cells)} {say(rows[-1])}', flush=True)
+    return rows
 
   @staticmethod
   def _agrees(row: Row, cell: Row) -> bool:

@@ -8,7 +8,7 @@ Several runs in one process import TensorFlow once and, where their shapes and
 settings agree, compile once.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import dataclasses
 import hashlib
 import json
@@ -67,7 +67,7 @@ class Tuned:
   """A finished run.
 
   Attributes:
-    run: the `train.Run`. task: name of its task.
+    run: the `train.Run`. task: name of its task, of several the first.
     summary: what `train.train` returned.
   """
 
@@ -84,10 +84,21 @@ class Tuned:
     folder = self.run.folder / 'prompts' / str(self.step())
     return str(folder / f'{self.task}.npy')
 
-  def metrics(self) -> dict[str, Any]:
-    """{metric: value} of that step on the evaluation split."""
+  def metrics(self, task: str | None = None) -> dict[str, Any]:
+    """{metric: value} of that step on the evaluation split.
+
+    Args: task is one of several that were trained on; None is the first.
+    """
     folder = self.run.folder / 'eval' / str(self.step())
-    return json.loads((folder / f'{self.task}.json').read_text())
+    return json.loads((folder / f'{task or self.task}.json').read_text())
+
+  def figures(self, metric: str) -> dict[str, Any]:
+    """What a row of results says of a run: metric, seconds, base."""
+    return {
+      metric: self.metrics()[metric],
+      'seconds': round(self.summary['train_seconds'], 1),
+      'base_digest': self.summary['base_digest'],
+    }
 
   def predictions(self) -> list[dict[str, Any]]:
     """One row an example of that evaluation, {'target', 'scores', ...}."""
@@ -96,38 +107,61 @@ class Tuned:
     return [json.loads(line) for line in lines]
 
 
-def tune(
+def configured(
   model: str,
-  task: local.FileTask,
+  task: local.FileTask | Sequence[local.FileTask],
   folder: str | os.PathLike,
   settings: Mapping[str, Any],
   method: str = PROMPT,
   start: str | None = None,
   split: str = 'validation',
-) -> Tuned:
-  """Trains one run, or goes on with it where it was interrupted.
+) -> train.Run:
+  """A run that `train.train` carries out.
 
   Args:
     model: a name of gin/models or a gin file.
-    task: what to train on; it is registered if it is not yet.
+    task: what to train on, one or several at once; registered if need be.
     folder: MODEL_DIR.
     settings: {gin name: value}.
     method: its gin file.
     start: gin file of the prompt's initial value; None is the method's own.
     split: what is evaluated.
   """
-  local.register(task)
+  tasks = [task] if isinstance(task, local.FileTask) else [*task]
+  for each in tasks:
+    local.register(each)
+  needed = [lengths(each) for each in tasks]
+  names = [each.name for each in tasks]
   files = [model_file(model), method, 'runs/train.gin']
   values = {
-    'TASK_FEATURE_LENGTHS': lengths(task),
+    'TASK_FEATURE_LENGTHS': {
+      name: max(each[name] for each in needed) for name in needed[0]
+    },
     **settings,
-    'MIXTURE_OR_TASK_NAME': task.name,
+    'MIXTURE_OR_TASK_NAME': names if len(names) > 1 else names[0],
     'MODEL_DIR': str(folder),
     'evaluate.evaluation_sets.split': split,
   }
   _parse([*files, start] if start else files, values)
-  run = gin.get_configurable(train.Run)()
-  return Tuned(run, task.name, train.train(run))
+  return gin.get_configurable(train.Run)()
+
+
+def tune(
+  model: str,
+  task: local.FileTask | Sequence[local.FileTask],
+  folder: str | os.PathLike,
+  settings: Mapping[str, Any],
+  **options: Any,
+) -> Tuned:
+  """Trains one run, or goes on with it where it was interrupted.
+
+  Args:
+    model, task, folder, settings: as for `configured`.
+    options: its method, start and split.
+  """
+  run = configured(model, task, folder, settings, **options)
+  first = task if isinstance(task, local.FileTask) else task[0]
+  return Tuned(run, first.name, train.train(run))
 
 
 def evaluate(

@@ -17,6 +17,7 @@ _HELP = {
   'train': ('Run', 'train', 'train a method on tasks'),
   'eval': ('Evaluation', 'evaluate', 'evaluate a base with a prompt file'),
   'infer': ('Inference', 'infer', 'predict for the rows of a file'),
+  'neurons': ('Neurons', 'score', 'score the units of MLPs over a task'),
 }
 
 # Commands over saved files, without gin: modules with `flags` and `run`.
@@ -24,6 +25,8 @@ _FILES = {
   'spot': 'rank saved prompts for a task, and make a start of the best',
   'recycle': 'turn a prompt of one base into a prompt of another',
   'convert': 'read and write files of PEFT, torch.save and T5X',
+  'transfer': 'try prompts on other tasks and bases, compare what they do',
+  'report': 'one HTML file of the runs and studies in a folder',
 }
 
 # What a method file and its initial values say is about training. These
@@ -34,7 +37,7 @@ _WITHOUT = {
     f'prompt_jax.{name}'
     for name in ('train', 'training', 'prompted', 'prompts', 'inserts')
   )
-  for command in ('eval', 'infer')
+  for command in ('eval', 'infer', 'neurons')
 }
 _INSERTS = 'prompt_jax.inserts'  # INSERTS_FILE holds them
 
@@ -330,6 +333,11 @@ def _run(args) -> int:
     )
   if length is not None:
     _check_length(configured.prompt_file, length)
+  if args.command in ('eval', 'infer'):
+    from prompt_jax import tuned
+
+    files = configured.prompt_file, configured.inserts_file
+    tuned.check_used(args.command, left, configured.base, *files)
   if args.dry_run:
     print(ginfiles.operative())
     return 0

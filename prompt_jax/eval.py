@@ -17,6 +17,7 @@ from typing import Any
 from prompt_jax import files, tuned
 from prompt_jax.errors import UserError
 from prompt_jax.evaluate import Evaluator, Result
+from prompt_jax.prompts.attached import tasks_of
 from prompt_jax.t5 import pretrained
 from prompt_jax.t5.config import T5Config
 
@@ -51,20 +52,18 @@ class Evaluation:
   allow_other_base: bool = False
 
 
-def _bank(prompt: Mapping[str, str], sets: Sequence[Any]):
-  """A prompt for each set, and the sets with its place as their task id."""
-  names = list(dict.fromkeys(each.task for each in sets))
-  missing = [name for name in names if name not in prompt]
+def _placed(names: Sequence[str], sets: Sequence[Any]) -> list[Any]:
+  """The sets with their place among the tasks of PROMPT_FILE as task id."""
+  missing = [each.task for each in sets if each.task not in names]
   if missing:
     raise UserError(
-      f'PROMPT_FILE has prompts for {", ".join(prompt) or "no task"}; expected '
+      f'PROMPT_FILE has prompts for {", ".join(names) or "no task"}; expected '
       f'one for {missing[0]!r} too, of MIXTURE_OR_TASK_NAME. Add its file, or '
       'leave the task out.'
     )
-  placed = [
+  return [
     dataclasses.replace(each, task_id=names.index(each.task)) for each in sets
   ]
-  return {name: prompt[name] for name in names}, placed
 
 
 def evaluate(run: Evaluation) -> list[Result]:
@@ -75,7 +74,12 @@ def evaluate(run: Evaluation) -> list[Result]:
   prompt, sets = run.prompt_file, run.sets
   by_task = isinstance(prompt, Mapping)
   if by_task:
-    prompt, sets = _bank(prompt, sets)
+    # prompts of other tasks need not be read
+    asked = {each.task for each in sets}
+    sets = _placed([name for name in prompt if name in asked], sets)
+    prompt = {name: file for name, file in prompt.items() if name in asked}
+  elif apart := tasks_of(prompt):
+    sets = _placed(apart, sets)
   model, flat, digest = tuned.assemble(
     run.config,
     pretrained.resolve(run.base),

@@ -96,7 +96,7 @@ def write(
   Args, Returns: as `write_prompts`.
   """
   if sources(model) and not exportable(model):
-    return write_parts(folder, model, flat, sidecar)
+    return write_parts(folder, model, flat, {**sidecar, 'tasks': [*tasks]})
   return write_prompts(folder, model, flat, tasks, sidecar)
 
 

@@ -5,7 +5,7 @@ import os
 import jax.numpy as jnp
 import numpy as np
 
-from prompt_jax import export, params
+from prompt_jax import export, params, tuned
 from prompt_jax import merge as merging
 from prompt_jax.errors import UserError
 from prompt_jax.inserts import saved as inserts
@@ -68,6 +68,7 @@ def export_run(
   config = {
     't5': pretrained.shapes_of(run.model.config),
     'step': int(state.step),
+    tuned.TUNED_FROM: session.digest,
     'versions': export.versions(),
   }
   pretrained.save(output, arrays, config)
@@ -81,7 +82,5 @@ def _parts(session: Session, output: str, step: int, flat) -> list[str]:
   if inserts.own(flat):
     written.append(inserts.save(output, run.model.inserts, flat, sidecar))
   if export.sources(run.model) or not written:
-    written += export.write(
-      output, run.model, flat, run.dataset.tasks, sidecar
-    )
+    written += export.write(output, run.model, flat, run.dataset.tasks, sidecar)
   return written

@@ -7,7 +7,8 @@
 
 With a task, rows have the columns of its template and answers are its labels.
 With several, MIXTURE_OR_TASK_NAME is a list, PROMPT_FILE is {task: file} and
-rows say theirs as 'task': they share batches, each with its own prompt.
+rows say theirs as 'task': they share batches, each with its own prompt. So
+do rows for a saved source of several tasks (.npz), which names them itself.
 Without one, rows have 'inputs', and LABELS are ranked or, without them, a
 target is generated. Order and fields of the rows are kept. TensorFlow is not
 needed.
@@ -25,6 +26,7 @@ from prompt_jax import files, tuned
 from prompt_jax.errors import UserError
 from prompt_jax.params import nearest
 from prompt_jax.predict import Decoding
+from prompt_jax.prompts.attached import tasks_of
 from prompt_jax.t5.config import T5Config
 from prompt_jax.tasks import local, table
 
@@ -202,6 +204,7 @@ class _Asked:
     tasks: the task of each, None where there is none.
     labels: {task: texts to rank, or None to generate}. names: what they are
       called in the answers.
+    apart: whether the model tells tasks apart.
   """
 
   rows: list[dict]
@@ -209,6 +212,7 @@ class _Asked:
   tasks: list[str | None]
   labels: Mapping[str | None, Sequence[str] | None]
   names: Mapping[str | None, Sequence[str] | None]
+  apart: bool = False
 
   def ranked(self) -> list[int]:
     """The rows with labels; the others are generated."""
@@ -221,18 +225,19 @@ def _asked(run: Inference) -> _Asked:
   listed = run.task if isinstance(run.task, list | tuple) else [run.task]
   found = [task_of(each) for each in listed]
   tasks = {task.name: task for task in found if task is not None}
-  bank = run.prompt_file if isinstance(run.prompt_file, Mapping) else None
+  bank = tasks_of(run.prompt_file)
   _check_bank(run, tasks, bank)
   if not tasks:
     rows = rows_of(run.input_file)
     of = [None] * len(rows)
-    if bank is not None:
+    if bank:
       of = [
         _known(row.get('task'), bank, f'Row {number} of {run.input_file}')
         for number, row in enumerate(rows, 1)
       ]
     labels = dict.fromkeys(bank or [None], run.labels)
-    return _Asked(rows, [row['inputs'] for row in rows], of, labels, labels)
+    texts = [row['inputs'] for row in rows]
+    return _Asked(rows, texts, of, labels, labels, bool(bank))
   if len(tasks) > 1:
     rows, texts, of = rows_of_tasks(run.input_file, tasks)
   else:
@@ -243,21 +248,23 @@ def _asked(run: Inference) -> _Asked:
     task.check_answers(run.labels or ())
     labels[name] = run.labels or task.target_texts()
     names[name] = labels[name] and [task.label_of(x) for x in labels[name]]
-  return _Asked(rows, texts, of, labels, names)
+  return _Asked(rows, texts, of, labels, names, bool(bank))
 
 
-def _check_bank(run: Inference, tasks, bank: Mapping | None) -> None:
+def _check_bank(run: Inference, tasks, bank: Sequence[str]) -> None:
   """Raises UserError unless several tasks have a prompt each."""
-  if len(tasks) > 1 and bank is None:
+  if isinstance(run.prompt_file, Mapping) and not bank:
+    return  # what reads the files says so
+  if len(tasks) > 1 and not bank:
     raise UserError(
       f'MIXTURE_OR_TASK_NAME lists {", ".join(tasks)}, but PROMPT_FILE is '
       f'{run.prompt_file!r}; expected a prompt for each. Give PROMPT_FILE="'
       f"{{{next(iter(tasks))!r}: 'a.npy', ...}}\"."
     )
-  missing = [name for name in tasks if bank is not None and name not in bank]
+  missing = [name for name in tasks if bank and name not in bank]
   if missing:
     raise UserError(
-      f'PROMPT_FILE has prompts for {", ".join(bank) or "no task"}; expected '
+      f'PROMPT_FILE has prompts for {", ".join(bank)}; expected '
       f'one for {missing[0]!r} too, of MIXTURE_OR_TASK_NAME. Add its file, or '
       'leave the task out.'
     )
@@ -290,19 +297,19 @@ def infer(run: Inference) -> int:
     batch_size=run.batch_size,
     allow_other_base=run.allow_other_base,
   )
-  _answer(model, asked, run.decoding, isinstance(run.prompt_file, Mapping))
+  _answer(model, asked, run.decoding)
   files.write_json_lines(run.output_file, asked.rows)
   print(f'{len(asked.rows)} predictions in {run.output_file}', flush=True)
   return len(asked.rows)
 
 
-def _answer(model, asked: _Asked, decoding: Decoding, bank: bool) -> None:
+def _answer(model, asked: _Asked, decoding: Decoding) -> None:
   """Adds 'prediction', and 'scores' where labels are ranked, to the rows."""
 
   def given(rows):
     texts = [asked.texts[row] for row in rows]
     tasks = [asked.tasks[row] for row in rows]
-    return texts, {'tasks': tasks} if bank else {}
+    return texts, {'tasks': tasks} if asked.apart else {}
 
   ranked = asked.ranked()
   if ranked:

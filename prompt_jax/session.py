@@ -16,6 +16,8 @@ from prompt_jax.evaluate import Evaluator, flat_metrics
 from prompt_jax.inserts import saved as inserts
 from prompt_jax.prompts import saved
 from prompt_jax.prompts.attached import read_by
+from prompt_jax.stages import Parts, check_model
+from prompt_jax.t5.config import T5Config
 from prompt_jax.tasks import features
 from prompt_jax.training import sharding
 from prompt_jax.training import state as states
@@ -110,23 +112,26 @@ class Shared:
 
   Attributes:
     interruption: SIGTERM stops all of them.
-    program: the compiled training step; None until one needs it.
-    evaluator: with its compiled programs, likewise.
+    programs: the compiled training step of each configuration, made when one
+      needs it.
+    evaluators: with their compiled programs, likewise.
   """
 
   interruption: Interruption = dataclasses.field(default_factory=Interruption)
-  program: Program | None = None
-  evaluator: Evaluator | None = None
+  programs: dict[T5Config, Program] = dataclasses.field(default_factory=dict)
+  evaluators: dict[T5Config, Evaluator] = dataclasses.field(
+    default_factory=dict
+  )
 
   @property
   def compile_seconds(self) -> float:
-    """Seconds that compiling the step has taken so far."""
-    return self.program.seconds if self.program else 0.0
+    """Seconds that compiling the steps has taken so far."""
+    return sum(each.seconds for each in self.programs.values())
 
   def cost(self) -> dict[str, float]:
-    """Figures of the step, see `Program.cost`; {} where none was compiled."""
-    ready = self.program and self.program.compilations
-    return self.program.cost() if ready else {}
+    """Figures of the newest step, see `Program.cost`; {} where none is."""
+    ready = [p for p in self.programs.values() if p.compilations]
+    return ready[-1].cost() if ready else {}
 
 
 def check_same_run(identity: Mapping, manifest: Mapping, folder) -> None:
@@ -152,39 +157,65 @@ class Session:
   Args:
     run: the `train.Run`.
     interruption: ends an evaluation early.
-    evaluator: of a run with the same model and evaluation sets; None is a new
-      one.
+    evaluators: of a run with the same model and evaluation sets, by
+      configuration; filled as they are needed.
 
   Attributes:
     trainable, frozen: {path: array} at step 0.
     rates: {trainable path: learning rate}.
     digest: of the base as it is stored.
+    parts: the models of the stages.
   """
 
   def __init__(
     self,
     run,
     interruption: Interruption,
-    evaluator: Evaluator | None = None,
+    evaluators: dict[T5Config, Evaluator] | None = None,
   ):
-    self.run = run
+    self.run, self._interruption = run, interruption
+    check_model(run.model, run.table, run.staging)
     self.trainable, self.frozen, self.rates, self.digest = starting(run)
     self._frozen_digest = states.digest(self.frozen)
+    self._check_scores()
+    self.parts = Parts(run.model, self.frozen, run.staging)
     self.identity = {
       **run.identity(self.rates, self.digest),
       'state': _shapes(run, self.trainable),
     }
     self.checkpoints = Checkpoints(run.folder / 'checkpoints', run.keep)
-    self.evaluator = evaluator
-    if run.evaluations and evaluator is None:
-      self.evaluator = Evaluator(
-        run.model,
+    self.evaluators = {} if evaluators is None else evaluators
+    self.method = {
+      stack: type(source).__name__
+      for stack, source in export.sources(run.model).items()
+    }
+    if run.evaluations:  # what is wrong with them is told at the start
+      self._evaluator(run.model)
+
+  def _check_scores(self) -> None:
+    """Refuses activation scores of another base."""
+    run = self.run
+    saved.check_base(
+      run.staging.sidecar,
+      self.digest,
+      features.vocabulary_digest(run.vocabulary),
+      allow=run.allow_other_base,
+      path=run.staging.scores_file,
+    )
+
+  def _evaluator(self, model) -> Evaluator:
+    """The evaluator of a model, made on first need."""
+    run = self.run
+    if model.config not in self.evaluators:
+      self.evaluators[model.config] = Evaluator(
+        model,
         run.evaluations,
         run.eval_mode,
         run.class_labels,
         mesh=run.mesh,
-        stop=lambda: interruption.requested,
+        stop=lambda: self._interruption.requested,
       )
+    return self.evaluators[model.config]
 
   def restore(self, step: int | None = None) -> tuple[states.State, Best]:
     """The state to go on from, and the best evaluation so far.
@@ -208,22 +239,43 @@ class Session:
     return state, Best(**manifest['best'])
 
   def evaluate(self, state: states.State) -> dict[str, float]:
-    """Metrics of the model as it stands; writes eval/<step>/."""
-    if self.evaluator is None:
+    """Metrics of the models as they stand; writes eval/<step>/.
+
+    Of several models, see `train.Run.evaluated`, the metrics of all but the
+    first have its name in front, and files below it.
+    """
+    run, found, made = self.run, {}, {}
+    if not run.evaluations:
       return {}
-    flat = params.merge(state.trainable, self.frozen)
-    results = self.evaluator(flat)
-    if results is None:
-      return {}
+    # the stage that made this update, also where the next is about to begin
+    stage = run.staging.at(max(int(state.step) - 1, 0))
+    whole = run.staging.cuts[stage].is_whole
+    for each in run.evaluated:
+      part = None if whole or each == 'full' else stage
+      if part not in made:
+        model = run.model if part is None else self.parts.model(part)
+        frozen = self.frozen if part is None else self.parts.frozen(part)
+        made[part] = self._evaluator(model)(
+          params.merge(state.trainable, frozen)
+        )
+      results = made[part]
+      if results is None:
+        return {}
+      under = '' if each == run.evaluated[0] else f'{each}/'
+      for name, value in flat_metrics(results).items():
+        found[f'{under}{name}'] = value
+      self._write(results, f'{int(state.step)}/{under}')
+    return found
+
+  def _write(self, results, where: str) -> None:
+    """Writes metrics and predictions below eval/."""
     if jax.process_index() != 0:
-      return flat_metrics(results)
-    folder = self.run.folder / 'eval' / str(int(state.step))
+      return
     for result in results:
-      where = {'split': result.split, 'examples': len(result.predictions)}
-      name = folder / result.task
+      about = {'split': result.split, 'examples': len(result.predictions)}
+      name = self.run.folder / 'eval' / where / result.task
       files.write_json_lines(f'{name}.jsonl', result.predictions)
-      files.write_json(f'{name}.json', {**result.metrics, **where})
-    return flat_metrics(results)
+      files.write_json(f'{name}.json', {**result.metrics, **about})
 
   def save(self, state, metrics, best: Best) -> None:
     """Prompts first, then the checkpoint of the same step.
@@ -266,7 +318,7 @@ class Session:
     """What the files of all prompts of a step have in common."""
     run = self.run
     return {
-      'method': self.identity['sources'],
+      'method': self.method,
       'base': os.path.basename(str(run.base).rstrip('/')),
       'base_digest': self.digest,
       'vocabulary_digest': features.vocabulary_digest(run.vocabulary),

@@ -23,7 +23,11 @@ import jax
 from prompt_jax import batches, data, export, files, ginfiles, params
 from prompt_jax.errors import UserError
 from prompt_jax.inserts import saved as inserts
+from prompt_jax.ledger import Ledger
+from prompt_jax.prompts import parts
 from prompt_jax.session import Session, Shared
+from prompt_jax.staged import Staged, shapes_of
+from prompt_jax.stages import Schedule, Stage, check_model
 from prompt_jax.training import adafactor, loss, optim, sharding
 from prompt_jax.training import state as states
 from prompt_jax.training.loop import Loop, Plan
@@ -34,6 +38,7 @@ from prompt_jax.training.step import Program, train_step
 # T5X counts steps from those of the base; every public T5 base has 0.5 to
 # 1.2 million of them, so a larger TRAIN_STEPS was likely meant that way.
 _T5X_STEPS = 500_000
+_EVALUATED = ('full', 'stage')
 
 
 @dataclasses.dataclass
@@ -52,6 +57,11 @@ class Run:
     schedule: step -> factor of the rates; None is constant.
     evaluations: evaluation sets; () evaluates nothing.
     eval_mode: 'rank' or 'generate'.
+    evaluated: which models are, 'full' (the whole), 'stage' (the part that is
+      trained on) or both; BEST_METRIC is the first's.
+    stages: parts of the model that are trained on one after the other, see
+      `stages`; by default the whole all along.
+    scores_file: activation scores that stages choose units of MLPs by.
     class_labels: labels to rank; None takes each task's own.
     vocabulary: the vocabulary of the data, for the sidecar.
     loss: what a step minimises, see `training.loss.teacher_forced`.
@@ -79,6 +89,9 @@ class Run:
   schedule: Callable | None = None
   evaluations: Sequence[data.EvaluationSet] = ()
   eval_mode: str = 'rank'
+  evaluated: Sequence[str] = ('full',)
+  stages: Sequence[Stage] = (Stage(),)
+  scores_file: str | None = None
   class_labels: Sequence[str] | None = None
   vocabulary: str = 'shipped'
   loss: Callable = loss.teacher_forced
@@ -101,6 +114,12 @@ class Run:
     self.mesh = sharding.make_mesh(self.model_parallel)
     self.folder = pathlib.Path(self.model_dir).expanduser()
 
+  @functools.cached_property
+  def staging(self) -> Schedule:
+    """The stages over the steps of the run, checked."""
+    steps, config = self.plan.train_steps, self.model.config
+    return Schedule(self.stages, steps, config, self.scores_file)
+
   # Everything the user can get wrong is checked here, before any array.
   def check(self) -> None:
     """Raises UserError for what can be known before the base is read."""
@@ -110,6 +129,7 @@ class Run:
         'None. `prompt-jax train` and seeds.train_each carry out one a seed.'
       )
     sharding.check_batch(self.mesh, self.dataset.batch_size, self.microbatches)
+    self._check_stages()
     for source in export.sources(self.model).values():
       count, tasks = source.num_tasks, self.dataset.tasks
       if count not in (1, len(tasks)):
@@ -138,6 +158,15 @@ class Run:
         '--gin.Run.allow_many_steps=True if you mean it.'
       )
 
+  def _check_stages(self) -> None:
+    check_model(self.model, self.table, self.staging)
+    names = list(self.evaluated)
+    if not names or len({*names} & {*_EVALUATED}) < len(names):
+      raise UserError(
+        f'EVAL_MODELS is {names}; expected one or both of '
+        f'{", ".join(_EVALUATED)}, the one that BEST_METRIC is of first.'
+      )
+
   def _check_budget(self) -> None:
     lengths, budget = self.dataset.task_feature_lengths, self.position_budget
     source = export.sources(self.model).get('encoder')
@@ -159,10 +188,11 @@ class Run:
       'base_digest': digest,
       'trains': {path: float(rate) for path, rate in rates.items()},
       'sources': {
-        stack: type(source).__name__
+        stack: parts.described(source)
         for stack, source in export.sources(self.model).items()
       },
       'inserts': inserts.described(self.model.inserts),
+      'stages': self.staging.described(),
       'data': self.dataset.fingerprint(),
       'seed': self.seed,
     }
@@ -176,14 +206,16 @@ def prompt_adafactor():
   )
 
 
-def _program(session: Session, state) -> Program:
-  """The compiled training step `(state, frozen, batch)`.
+def _program(session: Session, state, model=None) -> Program:
+  """The compiled training step `(state, frozen, batch)` of a model.
 
   The state keeps its sharding, and its memory: it is donated.
+
+  Args: `model` is a part of the run's; None is the whole.
   """
   run = session.run
   step = train_step(
-    run.model,
+    run.model if model is None else model,
     run.optimizer,
     session.rates,
     run.schedule,
@@ -217,7 +249,8 @@ def train(run: Run, shared: Shared | None = None) -> dict[str, Any]:
     shared: what runs with other seeds and folders have compiled; None: they
       are none, and this one has a store of compiled programs of its own.
   Returns: {step, reason, best_step, best, train_seconds, steps_per_second,
-    compile_seconds, cost, trainable, total, base_digest} of this life.
+    compile_seconds, cost, trainable, total, base_digest} of this life, and
+    {stages, saved} of the run, see `staged.Ledger`.
   Raises: UserError for bad input, before anything is compiled.
   """
   run.check()
@@ -228,10 +261,10 @@ def train(run: Run, shared: Shared | None = None) -> dict[str, Any]:
     compile_cache(run.folder)
   compiled = shared.compile_seconds
   with shared.interruption:
-    session = Session(run, shared.interruption, shared.evaluator)
-    shared.evaluator = session.evaluator
+    session = Session(run, shared.interruption, shared.evaluators)
     state, best = session.restore()
     start, seconds = int(state.step), 0.0
+    ledger = Ledger(run, session.parts, start)
     owed = bool(run.evaluations) and best.evaluated < start
     if start >= run.plan.train_steps and not (start and owed):
       reason = 'done'
@@ -241,11 +274,15 @@ def train(run: Run, shared: Shared | None = None) -> dict[str, Any]:
       )
     else:
       files.write_text(run.folder / 'config.gin', ginfiles.operative())
-      state, best, reason, seconds = _carry_out(session, state, best, shared)
+      state, best, reason, seconds = _carry_out(
+        session, state, best, shared, ledger
+      )
       session.check_frozen()
     session.checkpoints.close()
   _say_end(run, int(state.step), best, reason)
+  ledger.say()
   return {
+    **ledger.now,
     'step': int(state.step),
     'reason': reason,
     'best_step': best.step,
@@ -260,23 +297,36 @@ def train(run: Run, shared: Shared | None = None) -> dict[str, Any]:
   }
 
 
-def _carry_out(session: Session, state, best, shared: Shared):
+def _carry_out(session: Session, state, best, shared: Shared, ledger: Ledger):
   """Compiles the step and loops; (state, best, reason, seconds)."""
   run, start = session.run, int(state.step)
   compiled = shared.compile_seconds
-  program = shared.program = shared.program or _program(session, state)
+
+  def program(stage):
+    model = session.parts.model(stage)
+    if model.config not in shared.programs:
+      shared.programs[model.config] = _program(session, places, model)
+    return shared.programs[model.config]
+
+  def save(state, *said):
+    session.save(state, *said)
+    ledger.settle(staged.rows, int(state.step))
+
+  # the state itself is given away at the first step
+  places = shapes_of(state)
+  progress = Progress(run.plan.train_steps, start)
+  staged = Staged(run.staging, session.parts, program, start, progress.say)
   coming = _batches(run, start)
   first = list(itertools.islice(coming, 1))  # none where steps are done
   if first:
-    program.compiled(state, session.frozen, first[0])
-    _say_start(run, program, start, shared.compile_seconds - compiled)
+    cost = staged.begin(state, first[0]).cost()
+    _say_start(run, cost, start, shared.compile_seconds - compiled)
   log = Log(run.folder, start)
-  progress = Progress(run.plan.train_steps, start)
   loop = Loop(
     run.plan,
-    lambda state, batch: program(state, session.frozen, batch),
-    session.evaluate,
-    session.save,
+    staged,
+    staged.outside(session.evaluate),
+    staged.outside(save),
     log,
     progress,
     shared.interruption,
@@ -287,6 +337,7 @@ def _carry_out(session: Session, state, best, shared: Shared):
   try:
     state, best, reason = loop.run(state, itertools.chain(first, coming), best)
   finally:
+    staged.close()
     coming.close()
     progress.close()
     log.close()
@@ -304,7 +355,7 @@ def _batches(run: Run, start: int):
   )
 
 
-def _say_start(run: Run, program: Program, start: int, seconds: float) -> None:
+def _say_start(run: Run, cost: Mapping, start: int, seconds: float) -> None:
   """How long the run is, and what one step costs."""
   steps, size = run.plan.train_steps, run.dataset.batch_size
   said = f'{steps:,} steps of {size} examples'
@@ -313,7 +364,6 @@ def _say_start(run: Run, program: Program, start: int, seconds: float) -> None:
     said += f' = {epochs:.1f} epochs of {run.dataset.num_examples:,} examples'
   if start:
     said += f', going on at step {start:,}'
-  cost = program.cost()
   print(
     f'{said}\none step: {cost["flops"] / 1e9:.2f} GFLOP, '
     f'{cost["peak_bytes"] / 2**20:.0f} MiB, compiled in '

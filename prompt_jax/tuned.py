@@ -10,7 +10,9 @@ bank.rank(['great', 'meh'], ['no', 'yes'], tasks=['tweets', 'reviews'])
 
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
+import json
 import os
+import pathlib
 import warnings
 
 import jax
@@ -22,7 +24,7 @@ from prompt_jax.errors import UserError
 from prompt_jax.inserts import saved as saved_inserts
 from prompt_jax.prompted import PromptEncoderDecoder
 from prompt_jax.prompts import saved
-from prompt_jax.prompts.attached import attached
+from prompt_jax.prompts.attached import attached, tasks_of
 from prompt_jax.t5 import decode, pretrained
 from prompt_jax.t5.config import T5Config
 from prompt_jax.t5.t5 import Encoded
@@ -31,6 +33,8 @@ from prompt_jax.training import state as states
 from prompt_jax.training.step import Program
 
 EOS = 1
+# What config.json of an exported whole model has: the digest of its base.
+TUNED_FROM = 'tuned_from'
 
 
 @dataclasses.dataclass
@@ -42,7 +46,8 @@ class TunedModel:
     encode, decode: text -> token ids (no EOS), token ids -> text.
     lengths: {'inputs': T, 'targets': U}, the longest, in tokens.
     batch_size: rows of a compiled batch.
-    tasks: that the model has a prompt each for; () is one for all.
+    tasks: that the model has a prompt each for, in the order of their ids; ()
+      is one for all.
   """
 
   model: PromptEncoderDecoder
@@ -258,7 +263,8 @@ def load(
     base: a shipped name ('mini') or the folder of a checkpoint.
     prompt: a saved prompt, see `prompts.attached`, or a list of one for each
       stack, or {task: such} for texts of several tasks; None is the base
-      alone.
+      alone. A saved source of several tasks asks for the task of each text
+      too.
     inserts: an inserts.npz file of a method such as LoRA, or None.
     config: shapes of the base; None reads them from its config.json.
     vocabulary: a SentencePiece .model, 'bytes' or 'shipped'; None takes
@@ -281,8 +287,40 @@ def load(
   )
   encode, decode = features.codec(vocabulary)
   lengths = dict(lengths or {'inputs': 128, 'targets': 32})
-  tasks = tuple(prompt) if isinstance(prompt, Mapping) else ()
+  tasks = tasks_of(prompt)
   return TunedModel(model, flat, encode, decode, lengths, batch_size, tasks)
+
+
+def check_used(
+  command: str,
+  left: Sequence[str],
+  base: str,
+  prompt: str | Sequence[str] | Mapping[str, str] | None,
+  inserts: str | None,
+) -> None:
+  """Refuses to answer with a base that a method was to have tuned.
+
+  Args:
+    command: 'eval', say.
+    left: modules that `ginfiles.parse` left alone; a method file names
+      `prompt_jax.train`, because it says what trains.
+    base, prompt, inserts: as for `load`.
+  Raises: UserError if there is a method file but nothing that it trained:
+    neither prompt nor inserts, nor a whole model that a run has exported.
+  """
+  if 'prompt_jax.train' not in left or prompt is not None or inserts:
+    return
+  config = pathlib.Path(pretrained.resolve(base)).expanduser() / 'config.json'
+  if config.is_file() and TUNED_FROM in json.loads(config.read_text()):
+    return
+  raise UserError(
+    f'The method file says what was trained, but `prompt-jax {command}` was '
+    f'given none of it: PROMPT_FILE and INSERTS_FILE are None, and {base} is '
+    'a base as it was before. Expected the prompt or the inserts of the run, '
+    'or as INITIAL_CHECKPOINT_PATH a whole model, which `prompt-jax export '
+    '--whole` writes (methods/full.gin). To ask the untuned base, leave the '
+    'method file out.'
+  )
 
 
 def assemble(

@@ -152,8 +152,10 @@ def check_only_the_table_moves(setup):
 
 
 def check_every_row_learns(setup):
-  """No row of a trained prompt has a gradient of zero, without padding."""
+  """No leaf, and no row of a trained prompt, has a gradient of zero."""
   for path, gradient in setup.gradient(miniature.whole_batch()).items():
+    # weight decay alone would move it too
+    assert np.abs(gradient).max() > 0, f'{path} trains without a gradient'
     if 'prompt' in setup.axes[path]:
       rows = setup.axes[path].index('prompt') + 1
       sizes = np.abs(gradient).sum(axis=tuple(range(rows, gradient.ndim)))

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from prompt_jax import bindings, ginfiles, params, prompted
+from prompt_jax import bindings, ginfiles, params, prompted, stages
 from prompt_jax.errors import UserError
 from prompt_jax.prompts import saved
 from prompt_jax.training import state as states
@@ -38,6 +38,7 @@ _GIVEN = {
   'RANKED_LABELS': "['negative', 'positive']",
   'TASK_FILES': "{'train': 'train.tsv'}",
   'PROMPT_LENGTH': '3',
+  'SCORES_DIR': "'/nowhere'",
 }
 _PARTS = ('runs/data.gin', 'runs/schedule.gin')  # what others include
 _BESIDE = ('runs/own_file.gin',)  # given beside a run
@@ -179,6 +180,30 @@ def test_what_is_given_beside_a_run(run, beside):
   given = _given(files)
   assert ginfiles.unread(files, given) == []
   ginfiles.parse(files, given)
+
+
+_STAGES = {  # Huang et al. 2022, table 1: layers and units of T5 Large
+  'ld': ([6, 12, 18], [None] * 3),
+  'fr': ([None] * 3, [704, 1408, 2112]),
+  'cr': ([6, 12, 18], [704, 1408, 2112]),
+}
+
+
+@pytest.mark.parametrize('kind', _STAGES)
+def test_stages_of_the_paper(kind):
+  run = f'runs/progressive_{kind}.gin'
+  files = ['models/t5_1_1_lm100k_large.gin', 'methods/prompt.gin', run]
+  given = [*_given(files), 'TRAIN_STEPS=30_000']
+  assert ginfiles.unread(files, given) == []
+  made = []
+  for order in itertools.permutations(files):
+    ginfiles.parse(order, given)
+    made.append(gin.get_configurable(stages.growing)())
+  assert len(set(made)) == 1
+  *partial, last = made[0]
+  assert last == stages.Stage(steps=12_000)
+  for stage, layers, units in zip(partial, *_STAGES[kind], strict=True):
+    assert stage == stages.Stage(layers, layers, units, units, 6000)
 
 
 @pytest.mark.parametrize('method', ['lora', 'ia3', 'adapter_houlsby', 'bitfit'])

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from launch import results, tuning
+from launch.figures import lines
 from prompt_jax.prompts import saved
 from prompt_jax.tasks import local
 
@@ -93,80 +94,28 @@ def run_cell(cell: dict[str, Any], args, out: pathlib.Path) -> dict[str, Any]:
   )
   settings = {
     'PROMPT_LENGTH': length,
-    'LEARNING_RATE': cell['rate'],
     'SCHEDULE': 'linear',
-    'TRAIN_STEPS': cell['steps'],
-    'BATCH_SIZE': cell['batch_size'],
-    'EVAL_PERIOD': 0,
-    'RANDOM_SEED': cell['seed'],
+    **lines.settings(cell),
     **start_settings(init, length, task, cell['source'], folder),
   }
   start = f'prompts/{init}.gin'
   tuned = tuning.tune(args.model, task, folder, settings, start=start)
-  return {
-    **cell,
-    METRIC: tuned.metrics()[METRIC],
-    'seconds': round(tuned.summary['train_seconds'], 1),
-    'base_digest': tuned.summary['base_digest'],
-  }
+  return {**cell, **tuned.figures(METRIC)}
 
 
-def table(found: list[results.Row], inits, lengths) -> str:
-  """Markdown: a row an initialiser, a column a length."""
-  values = lambda init, length: [
-    row[METRIC]
-    for row in found
-    if row['init'] == init and row['length'] == length
-  ]
-  lines = [
-    [f'`{init}`', *(results.shown(values(init, n)) for n in lengths)]
-    for init in inits
-  ]
-  return results.markdown(['prompt length', *lengths], lines)
-
-
-def picture(found: list[results.Row], inits, title: str, file) -> bool:
-  """Draws the figure into a PNG; False where matplotlib is not installed."""
-  try:
-    import matplotlib
-  except ModuleNotFoundError:
-    return False
-  matplotlib.use('Agg')
-  from matplotlib import pyplot
-
-  figure, axes = pyplot.subplots(figsize=(5, 3.5), layout='constrained')
-  lengths = sorted({row['length'] for row in found})
-  for init in inits:
-    at: dict[int, list[float]] = {}
-    for row in found:
-      if row['init'] == init:
-        at.setdefault(row['length'], []).append(row[METRIC])
-    sizes = sorted(at)
-    points = [results.mean_spread(at[n]) for n in sizes]
-    means, spreads = zip(*points, strict=True) if points else ((), ())
-    axes.errorbar(sizes, means, spreads, marker='o', capsize=3, label=init)
-  axes.set_xscale('log')
-  axes.set_xticks(lengths, lengths)
-  axes.minorticks_off()
-  axes.set(xlabel='prompt length', ylabel='validation accuracy, %', title=title)
-  axes.legend()
-  figure.savefig(file, dpi=150)
-  pyplot.close(figure)
-  return True
+def grouped(found: list[results.Row], inits) -> dict[str, list[results.Row]]:
+  """{initialiser: its rows}."""
+  return {init: [r for r in found if r['init'] == init] for init in inits}
 
 
 def arguments(argv=None) -> argparse.Namespace:
-  parser = argparse.ArgumentParser(description=__doc__)
-  parser.add_argument('--model', default='mini')
-  parser.add_argument('--task', default='movie_sentiment')
-  parser.add_argument('--lengths', nargs='+', type=int, default=[1, 5, 20, 50])
-  parser.add_argument('--inits', nargs='+', choices=INITS, default=INITS[:3])
-  parser.add_argument('--source', help=f'[P,H] .npy that {TRANSFERRED} reads')
-  parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2])
-  parser.add_argument('--steps', type=int, default=300)
-  parser.add_argument('--rate', type=float, default=0.03)
-  parser.add_argument('--batch_size', type=int, default=32)
-  parser.add_argument('--out', default='runs/figures')
+  parser = lines.parser(__doc__, 'runs/figures')
+  add = parser.add_argument
+  add('--task', default='movie_sentiment')
+  add('--lengths', nargs='+', type=int, default=[1, 5, 20, 50])
+  add('--inits', nargs='+', choices=INITS, default=INITS[:3])
+  add('--source', help=f'[P,H] .npy that {TRANSFERRED} reads')
+  add('--rate', type=float, default=0.3)
   args = parser.parse_args(argv)
   if TRANSFERRED in args.inits and args.source is None:
     parser.error(f'--inits {TRANSFERRED} needs --source, a saved prompt (.npy)')
@@ -178,24 +127,17 @@ def main(argv=None) -> None:
   out = pathlib.Path(args.out)
   kept = results.Results(out / 'results.jsonl')
   tuning.share_compiled(out)
-  wanted = list(cells(args))
-  for i, cell in enumerate(wanted, 1):
-    if not kept.has(**cell):
-      kept.add(run_cell(cell, args, out))
-    (row,) = kept.where(**cell)
-    print(
-      f'{i}/{len(wanted)} {cell["init"]} {cell["length"]} seed '
-      f'{cell["seed"]}: {row[METRIC]:.1f}',
-      flush=True,
-    )
-  found = [row for cell in wanted for row in kept.where(**cell)]
+  rows = kept.filled(
+    list(cells(args)),
+    lambda cell: run_cell(cell, args, out),
+    lambda row: (
+      f'{row["init"]} {row["length"]} seed {row["seed"]}: {row[METRIC]:.1f}'
+    ),
+  )
+  labels = {'xlabel': 'prompt length', 'ylabel': 'validation accuracy, %'}
   title = f'{pathlib.Path(args.model).stem}, {args.task}'
-  file = out / f'{title.replace(", ", "_")}.png'
-  if picture(found, args.inits, title, file):
-    print(file)
-  else:
-    print('no picture without matplotlib: pip install -e ".[plot]"')
-  print(table(found, args.inits, args.lengths))
+  groups = grouped(rows, args.inits)
+  lines.show(groups, 'length', METRIC, out, title=title, **labels)
 
 
 if __name__ == '__main__':

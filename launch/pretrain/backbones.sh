@@ -12,7 +12,7 @@ models=("${@:3}")
 python=${PYTHON:-python}
 declare -A width=([mini]=128 [midi]=256)
 # steps at the full rate, then to zero: see README.md
-declare -A steps=([mini]=20000 [midi]=20000) decay=([mini]=6000 [midi]=6000)
+declare -A steps=([mini]=17600 [midi]=20000) decay=([mini]=6000 [midi]=6000)
 for model in "${models[@]}"; do
   [ -n "${width[$model]:-}" ] || {
     echo "unknown model '$model'; expected one of: ${!width[*]}" >&2

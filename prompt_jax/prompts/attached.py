@@ -2,7 +2,8 @@
 
     <task>.npy           a plain prompt of the encoder       [P,H]
     <task>.decoder.npy   one of the decoder                  [P,H]
-    encoder.npz          a source that reads its input, see `prompts.parts`
+    encoder.npz          a source that reads its input, see `prompts.parts`;
+                         of several tasks, its sidecar names them
     {task: file}         plain prompts of M tasks as a bank  [M,P,H]
 
 The sidecar says which stack a file belongs to, how many layers it is cut for
@@ -86,6 +87,44 @@ def attached(
     own |= {f'{stack}/prompt/{name}': x for name, x in arrays.items()}
     sidecars.append(sidecar)
   return Attached(fields, own, sidecars, tuple(files))
+
+
+def tasks_of(
+  files: _PATH | Sequence[_PATH] | Mapping[str, Any] | None,
+) -> tuple[str, ...]:
+  """The tasks that saved prompts tell apart, in the order of their ids.
+
+  Args:
+    files: as of `attached`.
+  Returns: names; () where one prompt, or one source, serves all inputs.
+  Raises: UserError if a saved source has several tasks and its sidecar does
+    not name them, or two of them name others.
+  """
+  if isinstance(files, Mapping):
+    return tuple(files)
+  listed = (files,) if isinstance(files, str | os.PathLike) else files or ()
+  found = {}
+  for path in map(pathlib.Path, listed):
+    if path.suffix != '.npz':
+      continue
+    make, _, sidecar = parts.load(path)
+    count, names = make(parent=None).num_tasks, sidecar.get('tasks', ())
+    if count > 1 and len(set(names)) != count:
+      raise UserError(
+        f'{path} has prompts for {count} tasks, but its sidecar names '
+        f'{", ".join(map(str, names)) or "none"}; expected "tasks", a list of '
+        f'{count} names in the order of the task ids. Add it to '
+        f'{path.with_suffix(".json").name}, or export the run again.'
+      )
+    if count > 1:
+      found[path] = tuple(names)
+  if len(set(found.values())) > 1:
+    said = '; '.join(f'{path}: {", ".join(x)}' for path, x in found.items())
+    raise UserError(
+      f'The sources of PROMPT_FILE have other tasks ({said}); expected those '
+      'of one run. Give the files of one run.'
+    )
+  return next(iter(found.values()), ())
 
 
 def read_by(source: nn.Module) -> list[_PATH]:

@@ -18,7 +18,7 @@ class T5Config:
 
   Args:
     vocab_size: V, rows of the embedding (the vocabulary rounded up).
-    d_model: H. d_kv: K, size of one head. d_ff: F.
+    d_model: H. d_kv: K, size of one head. d_ff: F, of both stacks.
     num_heads: N. num_encoder_layers, num_decoder_layers: L of each stack.
     mlp_activations: one entry (plain MLP) or two (gated MLP).
     tied_logits: logits from the embedding, scaled by 1/sqrt(H).
@@ -29,6 +29,8 @@ class T5Config:
       'bfloat16'); residual stream, norms, softmax and logits stay float32.
     remat: 'none', or 'full' to recompute each layer in the backward pass.
     layer_norm_epsilon: added to the mean square.
+    decoder_d_ff: F of the decoder where it is not the encoder's, as in some
+      partial models; None is d_ff.
   Raises: UserError for float16, an unknown dtype, remat policy or MLP.
   Source: Raffel et al. 2020, section 2.1; Shazeer 2020 for the gated MLP.
   """
@@ -48,6 +50,7 @@ class T5Config:
   activation_dtype: str = 'float32'
   remat: str = 'none'
   layer_norm_epsilon: float = 1e-6
+  decoder_d_ff: int | None = None
 
   def __post_init__(self):
     object.__setattr__(self, 'mlp_activations', tuple(self.mlp_activations))

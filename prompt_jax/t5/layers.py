@@ -261,18 +261,22 @@ _ACTIVATIONS = {
 
 
 class MLP(nn.Module):
-  """(act_0(x wi_0) * act_1(x wi_1)) wo, or act(x wi) wo."""
+  """(act_0(x wi_0) * act_1(x wi_1)) wo, or act(x wi) wo.
+
+  Args: `width` is F; None is that of the configuration.
+  """
 
   config: T5Config
   inserts: Inserts = ()
+  width: int | None = None
 
   @nn.compact
   def __call__(self, x: Array, deterministic: bool = True) -> Array:
     c = self.config
-    hidden = 1.0
+    hidden, width = 1.0, self.width or c.d_ff
     for i, activation in enumerate(c.mlp_activations):
       name = f'wi_{i}' if c.is_gated else 'wi'
-      dense = Dense(c.d_ff, ('embed', 'mlp'), c.activation_dtype, name=name)
+      dense = Dense(width, ('embed', 'mlp'), c.activation_dtype, name=name)
       hidden = hidden * _ACTIVATIONS[activation](site(self, name, dense(x), x))
     hidden = site(self, 'hidden', hidden, x)
     hidden = Dropout(c.dropout_rate)(hidden, deterministic)

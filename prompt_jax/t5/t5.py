@@ -91,7 +91,7 @@ class DecoderLayer(nn.Module):
     )
     h = h + drop(y, deterministic)
     x = norm('pre_mlp_layer_norm')(h)
-    y = MLP(c, self.inserts, name='mlp')(x, deterministic)
+    y = MLP(c, self.inserts, c.decoder_d_ff, name='mlp')(x, deterministic)
     return h + drop(y, deterministic)
 
 

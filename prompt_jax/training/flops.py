@@ -38,7 +38,9 @@ def step_flops(
   Departures: norms, softmax, loss and optimizer are left out; no remat.
   """
   width, joined = config.d_model, config.num_heads * config.d_kv
-  mlp = (len(config.mlp_activations) + 1) * config.d_ff
+  matrices = len(config.mlp_activations) + 1
+  mlp = matrices * config.d_ff
+  mlp_decoder = matrices * (config.decoder_d_ff or config.d_ff)
   seen = prompt + inputs  # E
   dense = lambda rows, columns: 2 * rows * width * columns
   scores = lambda keys: 2 * targets * keys * joined  # as weights x values
@@ -47,7 +49,7 @@ def step_flops(
   own = dense(targets, 4 * joined), 2 * scores(targets)
   query = dense(targets, joined)
   cross = query + dense(seen, 2 * joined), 2 * scores(seen)
-  layer = 2 * (own[0] + query + cross[0] + dense(targets, mlp))
+  layer = 2 * (own[0] + query + cross[0] + dense(targets, mlp_decoder))
   layer += 3 * (own[1] + cross[1])
   spared = own[0] + 2 * own[1] + query + scores(seen)
   logits = 2 * dense(targets, config.vocab_size)
@@ -59,4 +61,35 @@ def step_flops(
       - spared
       + logits
     )
+  )
+
+
+def forward_products(config: T5Config, inputs: int, targets: int) -> int:
+  """Multiply-adds of the dense products of one example's forward pass.
+
+      encoder   L S (4 A + (m+1) H F)                        A = H N K
+      decoder   L (U 6 A + S 2 A + U (m+1) H F)
+      logits    U H V
+
+  A frozen model's backward pass costs about the same again, so that shares of
+  it are those of training.
+
+  Args:
+    config: sizes of the model or of a part of it.
+    inputs: S, tokens of the input and rows of the prompt.
+    targets: U, tokens.
+  Returns: multiply-adds, each 1 (the paper's unit; `step_flops` counts 2).
+  Source: Huang et al. 2022 (FPT), released code, which measures them.
+  Departures: none; products of attention and all that is no matrix product
+    are left out, as there.
+  """
+  joined = config.d_model * config.num_heads * config.d_kv  # A
+  mlp = (len(config.mlp_activations) + 1) * config.d_model
+  widths = config.d_ff, config.decoder_d_ff or config.d_ff
+  encoder = inputs * (4 * joined + mlp * widths[0])
+  decoder = targets * (6 * joined + mlp * widths[1]) + inputs * 2 * joined
+  return (
+    config.num_encoder_layers * encoder
+    + config.num_decoder_layers * decoder
+    + targets * config.d_model * config.vocab_size
   )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from launch import tuning
-from launch.figures import lengths
+from launch.figures import lengths, lines
 from prompt_jax.prompts import saved
 from tests.launch import small
 
@@ -108,19 +108,26 @@ def test_labels_past_the_last_row_are_left_out(films, tmp_path):
 
 
 def test_table():
-  text = lengths.table(ROWS, ['random_uniform', 'from_file'], [1, 5])
-  assert text.splitlines()[2:] == [
+  groups = lengths.grouped(ROWS, ['random_uniform', 'from_file'])
+  text = lines.table(groups, 'length', 'accuracy', 'prompt length')
+  assert text.splitlines() == [
+    '| prompt length | 1 | 5 |',
+    '| --- | --: | --: |',
     '| `random_uniform` | 51.0 ± 1.4 | 61.0 |',
     '| `from_file` | 70.0 | - |',
   ]
 
 
-def test_picture(tmp_path):
+def test_picture(tmp_path, capsys):
   pytest.importorskip('matplotlib')
-  file = tmp_path / 'lengths.png'
   inits = ['random_uniform', 'from_file', 'from_sampled_vocab']
-  assert lengths.picture(ROWS, inits, 'mini', file)
+  groups = lengths.grouped(ROWS, inits)
+  labels = {'title': 'mini, films', 'xlabel': 'rows', 'ylabel': '%'}
+  lines.show(groups, 'length', 'accuracy', tmp_path, **labels)
+  file = tmp_path / 'mini_films.png'
   assert file.read_bytes().startswith(b'\x89PNG')
+  said = capsys.readouterr().out.splitlines()
+  assert said[0] == str(file) and said[-1] == '| `from_sampled_vocab` | - | - |'
 
 
 def test_a_transferred_start_needs_its_file(capsys):

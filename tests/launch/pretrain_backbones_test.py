@@ -97,10 +97,10 @@ def test_it_goes_on_where_it_was(recorder, tmp_path):
   one, two, _ = _calls(recorder)
   for flag in (f'START={out}/start_mini', f'MIXTURE={out}/mixture.npz'):
     assert f'--gin.{flag}' in one and f'--gin.{flag}' in two
-  assert '--gin.TRAIN_STEPS=20000 --gin.SCHEDULE=constant' in one
+  assert '--gin.TRAIN_STEPS=17600 --gin.SCHEDULE=constant' in one
   # the warm-up is long over: from its end the rate falls
-  assert '--gin.TRAIN_STEPS=26000 --gin.SCHEDULE=linear' in two
-  assert two.endswith('--gin.WARMUP_STEPS=20000')
+  assert '--gin.TRAIN_STEPS=23600 --gin.SCHEDULE=linear' in two
+  assert two.endswith('--gin.WARMUP_STEPS=17600')
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,55 @@
+"""`prompt-jax transfer matrix`: every prompt on every task.
+
+    prompt-jax transfer matrix --base mini --prompts prompts/ \
+      --tasks movie_sentiment gloss_pos --output runs/transfer
+"""
+
+import argparse
+import functools
+import pathlib
+
+from prompt_jax.transfer import cross_task, heatmap, reading
+from prompt_jax.transfer.matrix import by_type, read_types
+
+
+def flags(parser: argparse.ArgumentParser) -> None:
+  """The flags of the action."""
+  add = parser.add_argument
+  reading.add_base(parser)
+  reading.add_tasks(parser)
+  add('--prompts', required=True, help='folder of <task>.npy, or an .npz')
+  add('--output', required=True, help='folder to write; goes on from there')
+  add('--types', help='JSON {type: [task, ...]}, for means by type')
+  add('--random_seed', type=int, default=0, help='of the random prompt')
+  add('--plot', action='store_true', help='heat maps too (needs matplotlib)')
+
+
+def run(args: argparse.Namespace) -> list[str]:
+  """Evaluates. Returns: what is printed."""
+  types = read_types(args.types) if args.types else None
+  shelf = reading.prompts_of(args)
+  if 'random' not in shelf.names:
+    shelf = shelf.plus_random(args.random_seed)
+  found = cross_task.evaluate(
+    reading.base_of(args),
+    shelf,
+    args.tasks,
+    args.output,
+    reading.settings_of(args),
+    allow_other_base=args.allow_other_base,
+    say=functools.partial(print, flush=True),
+  )
+  folder = pathlib.Path(args.output).expanduser()
+  relative = found.relative()
+  lines = ['', 'score, percent (target down, prompt across)', *found.table()]
+  lines += ['', 'relative to the own prompt', *relative.table(2)]
+  if types:
+    lines += ['', 'mean relative score of foreign prompts']
+    means = by_type(found, types).items()
+    lines += [f'{name:16} {value:.3f}' for name, value in means]
+  lines += ['', str(folder / 'matrix.csv'), str(folder / 'relative.csv')]
+  if args.plot:
+    for name, each in ('matrix', found), ('relative', relative):
+      heatmap.draw(each, folder / f'{name}.png', f'{name} on {args.base}')
+      lines.append(str(folder / f'{name}.png'))
+  return lines

@@ -1,0 +1,77 @@
+"""`prompt-jax transfer project`: train a projector between two bases.
+
+    prompt-jax transfer project --base TARGET --prompts prompts_of_source/ \
+      --tasks movie_sentiment gloss_pos --output runs/projector
+
+By the task loss of the target model, or with --target_prompts by distance.
+"""
+
+import argparse
+
+from prompt_jax.transfer import cross_model, distance, reading
+from prompt_jax.transfer import projector as projectors
+from prompt_jax.transfer import shelf as shelves
+
+
+def flags(parser: argparse.ArgumentParser) -> None:
+  """The flags of the action."""
+  add = parser.add_argument
+  reading.add_base(parser)
+  reading.add_tasks(parser)
+  add('--prompts', required=True, help='of the source base: folder or .npz')
+  add('--output', required=True, help='folder to write; goes on from there')
+  add('--target_prompts', help='of the target base: trains by distance')
+  add('--length', type=int, help='rows to make; default: those of the source')
+  add('--hidden', type=int, default=768, help='units; 0 is a single layer')
+  add('--activation', choices=projectors.ACTIVATIONS, default='leaky_relu')
+  add('--no_norm', action='store_true', help='no LayerNorm at the end')
+  add('--per_row', action='store_true', help='map each row alone')
+  add('--scaled', action='store_true', help='divide sources by their norm')
+  add('--kernels', choices=projectors.INITS, default='uniform')
+  add('--blind', action='store_true', help='train on zeros: the baseline')
+  add('--steps', type=int, default=1000)
+  add('--rate', type=float, help='default: 0.005 by task, 1e-4 by distance')
+  add('--train_batch_size', type=int, default=16)
+  add('--eval_period', type=int, default=0, help='steps; 0: at the end')
+  add('--random_seed', type=int, default=0)
+
+
+def run(args: argparse.Namespace) -> list[str]:
+  """Trains. Returns: what is printed."""
+  base = reading.base_of(args)
+  source = reading.prompts_of(args).only(args.tasks)
+  length = args.length or source.length
+  network = projectors.Projector(
+    length,
+    base.config.d_model,
+    args.hidden or None,
+    args.activation,
+    not args.no_norm,
+    not args.per_row,
+    args.scaled,
+    args.kernels,
+  )
+  network.check()
+  by_task = args.target_prompts is None
+  usual = cross_model.TASK_RATE if by_task else distance.RATE
+  training = cross_model.Training(
+    args.steps,
+    usual if args.rate is None else args.rate,
+    args.train_batch_size,
+    args.eval_period,
+    args.random_seed,
+    args.blind,
+  )
+  if by_task:
+    settings = reading.settings_of(args)
+    path = cross_model.train_by_task(
+      base, source, network, args.output, training, settings
+    )
+    return [str(path)]
+  target = shelves.read(args.target_prompts, args.allow_other_base)
+  path, losses = cross_model.train_by_distance(
+    base, source, target, network, args.output, training
+  )
+  first, last = losses[:1], losses[-1:]
+  said = f'mean square {first[0]:.4g} -> {last[0]:.4g}' if losses else 'no step'
+  return [f'{said} in {len(losses)} steps', str(path)]

@@ -1,0 +1,405 @@
+"""The transfer kit against what the release of Su et al. 2022 computes."""
+
+import functools
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from prompt_jax import params
+from prompt_jax.t5.config import T5Config
+from prompt_jax.t5.hf_checkpoint import hf_name
+from prompt_jax.t5.t5 import T5
+from prompt_jax.training import optim
+from prompt_jax.training import state as states
+from prompt_jax.transfer import (
+  answers,
+  distance,
+  indicators,
+  masks,
+  overlap,
+  shelf,
+  stimulation,
+)
+from prompt_jax.transfer import projector as projectors
+from prompt_jax.transfer.base import Base
+from prompt_jax.transfer.projector import Projector
+from prompt_jax.transfer.uncorrected_adam import uncorrected_adam
+from tests.shared import fixtures
+
+TOLERANCE = dict(rtol=1e-5, atol=1e-5)
+_ROWS = 100  # positions of a prompt, written into the released classes
+
+
+@functools.cache
+def stored(name):
+  with np.load(fixtures('transfer') / f'{name}.npz') as found:
+    return {key: found[key] for key in found.files}
+
+
+def part(name, prefix):
+  """{key without the prefix: array}."""
+  found = stored(name).items()
+  return {k.removeprefix(prefix): x for k, x in found if k.startswith(prefix)}
+
+
+def names(name, pattern):
+  """Distinct first groups of a pattern among the keys."""
+  try:
+    keys = stored(name)
+  except pytest.skip.Exception:
+    return []
+  met = [re.match(pattern, key) for key in keys]
+  return sorted({m[1] for m in met if m})
+
+
+def linear(weights, places):
+  """Torch tensors under our names; {theirs: ours} says which."""
+  flat = {}
+  for theirs, ours in places.items():
+    if f'{theirs}.weight' not in weights:
+      continue
+    weight, bias = weights[f'{theirs}.weight'], weights[f'{theirs}.bias']
+    if weight.ndim == 2:
+      flat[f'{ours}/kernel'] = jnp.asarray(weight.T)
+    else:
+      flat[f'{ours}/scale'] = jnp.asarray(weight)
+    flat[f'{ours}/bias'] = jnp.asarray(bias)
+  assert 2 * len(flat) >= len(weights)
+  return flat
+
+
+_PLACES = {'encoder': 'first', 'decoder': 'second', 'layer_norm': 'layer_norm'}
+_ALONE = {'encoder': 'second'}  # of the class with a single layer
+_HUB = {'0': 'first', '2': 'second'}
+_KINDS = {  # class: (fields, the names of its layers)
+  'AE_1_layer_mutiple_100': ({}, _PLACES),
+  'AE_1_layer_mutiple_100_paper': ({'activation': 'tanh'}, _PLACES),
+  'AE_1_layer': ({'norm': False}, _PLACES),
+  'AE_0_layer': ({'norm': False, 'flat': False, 'hidden': None}, _ALONE),
+}
+
+
+def rows_of(name, x, y):
+  """(x [S,P,Hs], y [S,Q,Ht]) of what a class takes and gives."""
+  if x.ndim == 3:
+    return x, y
+  norm = f'{name}/param/layer_norm.weight'
+  rows = (
+    y.shape[1] // len(stored('projector')[norm])
+    if norm in stored('projector')
+    else 1
+  )
+  rows = rows if x.shape[1] % rows == 0 else 1
+  return x.reshape(len(x), rows, -1), y.reshape(len(y), rows, -1)
+
+
+def close_to_scale(got, want, name):
+  """Within 1e-5, of the largest entry where that is above 1.
+
+  Entries of a gradient are sums that cancel: those of the release are up to
+  3e-5 from what float64 gives, so that not even exact ones would be within
+  1e-5 of each small entry.
+  """
+  scale = max(1.0, float(np.abs(want).max()))
+  np.testing.assert_allclose(
+    got, want, rtol=1e-5, atol=1e-5 * scale, err_msg=name
+  )
+
+
+@pytest.mark.parametrize('name', _KINDS)
+def test_projector_and_its_gradients(name):
+  fields, places = _KINDS[name]
+  get = functools.partial(stored('projector').__getitem__)
+  x, y = rows_of(name, get(f'{name}/x'), get(f'{name}/y'))
+  flat = linear(part('projector', f'{name}/param/'), places)
+  hidden = (
+    {'hidden': flat['first/bias'].shape[0]}
+    if 'first' in {path.split('/')[0] for path in flat}
+    else {}
+  )
+  module = Projector(*y.shape[1:], **{**hidden, **fields})
+  made = projectors.initial(module, x.shape[1:])
+  assert {p: v.shape for p, v in made.items()} == {
+    p: v.shape for p, v in flat.items()
+  }
+  cotangent = get(f'{name}/cotangent').reshape(y.shape)
+
+  def run(flat, x):
+    out = module.apply({'params': params.unflatten(flat)}, x)
+    return (out * cotangent).sum(), out
+
+  grad = jax.jit(jax.grad(run, (0, 1), has_aux=True))
+  (grads, grad_x), out = grad(flat, jnp.asarray(x))
+  np.testing.assert_allclose(out, y, **TOLERANCE)
+  wanted = linear(part('projector', f'{name}/grad/'), places)
+  assert wanted.keys() == grads.keys()
+  for path, want in wanted.items():
+    close_to_scale(grads[path], want, path)
+  want = get(f'{name}/grad_x')
+  close_to_scale(grad_x.reshape(want.shape), want, 'x')
+
+
+def test_every_projector_of_the_release_is_met():
+  found = names('projector', r'([^/]+)/param/')
+  assert set(found) <= {*_KINDS, 'CrossModelProjector'}
+
+
+def test_projector_of_version_two():
+  get = lambda key: stored('projector')[f'CrossModelProjector/{key}']
+  source, table, ids = (
+    get('soft_embeds'),
+    get('raw_embedding'),
+    get('input_ids'),
+  )
+  flat = linear(part('projector', 'CrossModelProjector/param/'), _HUB)
+  length, width = len(source), table.shape[1]
+  module = Projector(
+    length, width, hidden=flat['first/bias'].shape[0], norm=False
+  )
+
+  def run(flat):
+    made = module.apply({'params': params.unflatten(flat)}, source[None])
+    rows = jnp.broadcast_to(made, (len(ids), length, width))
+    embeds = jnp.concatenate([rows, jnp.asarray(table)[ids]], axis=1)
+    return (embeds * get('cotangent')).sum(), embeds
+
+  grads, embeds = jax.jit(jax.grad(run, has_aux=True))(flat)
+  np.testing.assert_allclose(embeds, get('inputs_embeds'), **TOLERANCE)
+  ones = np.ones((len(ids), length), int)
+  mask = np.concatenate([ones, get('attention_mask_in')], axis=1)
+  np.testing.assert_array_equal(mask, get('attention_mask_out'))
+  wanted = linear(part('projector', 'CrossModelProjector/grad/'), _HUB)
+  for path, want in wanted.items():
+    np.testing.assert_allclose(grads[path], want, **TOLERANCE, err_msg=path)
+
+
+def test_distance():
+  get = stored('distance').__getitem__
+  source, target = get('source')[:, None], get('target')[:, None]
+  flat = linear(part('distance', 'param_init/'), _PLACES)
+  module = Projector(
+    1,
+    target.shape[2],
+    hidden=flat['first/bias'].shape[0],
+    activation='relu',
+    norm=False,
+  )
+  index = get('task_index')
+  first = (jnp.asarray(source[index[0]]), jnp.asarray(target[index[0]]))
+  out = projectors.apply(module, flat, source[index[0]])
+  np.testing.assert_allclose(out[:, 0], get('output_step0'), **TOLERANCE)
+  grads = jax.grad(functools.partial(distance.loss, module))(flat, *first)
+  for path, want in linear(part('distance', 'grad_step0/'), _PLACES).items():
+    np.testing.assert_allclose(grads[path], want, **TOLERANCE, err_msg=path)
+  optimizer = optim.adamw()
+  run = distance.step(module, optimizer, distance.RATE)
+  moments, losses = optimizer.init(flat), []
+  for rows in index:
+    flat, moments, value = run(flat, moments, source[rows], target[rows])
+    losses.append(value)
+  np.testing.assert_allclose(losses, get('loss'), **TOLERANCE)
+  for path, want in linear(part('distance', 'param_final/'), _PLACES).items():
+    np.testing.assert_allclose(flat[path], want, rtol=1e-5, atol=1e-6)
+
+
+def test_task_tuning():
+  get = stored('task_tuning').__getitem__
+  flat = linear(part('task_tuning', 'param_init/'), _PLACES)
+  readout = get('readout')
+  width = len(readout)
+  length = flat['second/bias'].shape[0] // width
+  source = jnp.asarray(get('source').reshape(len(get('source')), length, -1))
+  module = Projector(length, width, hidden=flat['first/bias'].shape[0])
+
+  def objective(flat, rows, example, label):
+    out = module.apply({'params': params.unflatten(flat)}, source[rows])
+    seen = (jnp.tanh(out) * (1 + example[:, None])).mean(axis=1)
+    scores = jax.nn.log_softmax(jnp.dot(seen, readout, precision='highest'))
+    return -jnp.take_along_axis(scores, label[:, None], axis=1).mean()
+
+  optimizer = uncorrected_adam()
+  run, moments = jax.jit(jax.value_and_grad(objective)), optimizer.init(flat)
+  rates = dict.fromkeys(flat, jnp.float32(0.005))  # the release's
+  losses = []
+  for s, rows in enumerate(get('task_index')):
+    value, grads = run(flat, rows, get('example')[s], get('label')[s])
+    updates, moments = optimizer.update(
+      grads, moments, flat, learning_rate=rates
+    )
+    flat = optim.apply_updates(flat, updates)
+    losses.append(value)
+  np.testing.assert_allclose(losses, get('loss'), rtol=1e-5, atol=1e-5)
+  for path, want in linear(
+    part('task_tuning', 'param_final/'), _PLACES
+  ).items():
+    np.testing.assert_allclose(
+      flat[path], want, rtol=1e-5, atol=3e-5, err_msg=path
+    )
+
+
+_THEIRS = {
+  'EuclideanDistances': 'E_concat',
+  'EuclideanDistances_per_token': 'E_average',
+  'CosineSimilarity': 'C_concat',
+  'CosineSimilarity_per_token': 'C_average',
+}
+
+
+def test_indicators():
+  found = indicators.between(stored('indicators')['prompts'])
+  assert set(_THEIRS) == stored('indicators').keys() - {'prompts'}
+  for theirs, ours in _THEIRS.items():
+    want = stored('indicators')[theirs]
+    np.testing.assert_allclose(found[ours], want, **TOLERANCE, err_msg=theirs)
+
+
+@pytest.mark.parametrize('kind', names('neurons', r'([^/]+)/activations'))
+def test_overlap_of_neurons(kind):
+  get = lambda key: stored('neurons')[f'{kind}/{key}']
+  values = get('activations')
+  values = values.reshape(*values.shape[:2], values.shape[-1])  # [S,L,F]
+  kept, layers = values.copy(), values.shape[1]
+  on = overlap.active(values)
+  for first, want in zip(get('first_layer'), get('overlap'), strict=True):
+    which = range(first, first + overlap.LAST) if first < layers else 'all'
+    found = overlap.overlaps(on, which)
+    np.testing.assert_allclose(found, want, **TOLERANCE)
+  at = [n for n in get('first_layer') if n == layers - overlap.LAST]
+  for want in get('overlap')[np.isin(get('first_layer'), at)]:  # by default
+    np.testing.assert_allclose(overlap.overlaps(on), want, **TOLERANCE)
+  np.testing.assert_array_equal(values, kept)
+
+
+def hub_tasks():
+  return names('neurons', r'hub/(task[^/]+)/')
+
+
+@pytest.mark.parametrize('task', hub_tasks())
+def test_neurons_of_version_two(task):
+  get = lambda key: stored('neurons')[f'hub/{key}']
+  before = get(f'{task}/before')
+  made = [
+    x[0, 0] @ get(f'layer{n}/kernel').T + get(f'layer{n}/bias')
+    for n, x in enumerate(get(f'{task}/layer_input'))
+  ]
+  np.testing.assert_allclose(np.stack(made), before, **TOLERANCE)
+  np.testing.assert_array_equal(overlap.active(before), get(f'{task}/after'))
+  wanted = part('neurons', f'hub/{task}/mask_ratio_')
+  assert wanted
+  for ratio, want in wanted.items():
+    np.testing.assert_array_equal(masks.largest(before, float(ratio)), want)
+
+
+def test_similarity_of_version_two():
+  one, other = (stored('neurons')[f'hub/{t}/before'] for t in hub_tasks())
+  want = stored('neurons')['hub/neuron_similarity']
+  np.testing.assert_allclose(overlap.raw_cosine(one, other), want, **TOLERANCE)
+
+
+@functools.cache
+def tiny_t5():
+  """The golden T5 as a base, and its prompts."""
+  get = stored('t5_neurons')
+  v, d, k, f, layers, heads, relpos, _ = map(int, get['config'])
+  config = T5Config(
+    *(v, d, k, f, heads, layers, layers),
+    mlp_activations=('relu',),
+    tied_logits=True,
+    relpos_num_buckets=relpos,
+  )
+  flat = {}
+  for path in states.abstract(T5(config))[0]:
+    name, transposed = hf_name(path)
+    weight = get[f'weights/{name}']
+    flat[path] = jnp.asarray(weight.T if transposed else weight)
+  assert params.count(flat) == sum(
+    x.size for key, x in get.items() if key.startswith('weights/')
+  )
+  prompts = get['prompts']
+  found = shelf.of({f'task{i}': prompt for i, prompt in enumerate(prompts)})
+  return Base('golden', config, flat, 'none', 'bytes'), found
+
+
+def sentinel_of(ids, length):
+  """The only token of the input, behind the prompt and before the pads."""
+  rest = ids[0, length:]
+  assert rest[0] > 0 and not rest[1:].any()
+  return int(rest[0])
+
+
+def test_stimulation_of_a_t5():
+  base, found = tiny_t5()
+  get = stored('t5_neurons')
+  token = sentinel_of(get['input_ids'], found.length)
+  assert token == base.config.vocab_size - 1
+  heard = stimulation.record(base, found, token=token)
+  want = get['activations'][:, :, 0, 0]
+  np.testing.assert_allclose(heard.before, want, **TOLERANCE)
+  np.testing.assert_allclose(heard.after, np.maximum(want, 0), **TOLERANCE)
+  on = overlap.active(heard.after)
+  np.testing.assert_array_equal(on, want > 0)
+  np.testing.assert_allclose(
+    overlap.overlaps(on), get['overlap_last3'], **TOLERANCE
+  )
+
+
+def test_stimulation_with_pads_attended():
+  base, found = tiny_t5()
+  get = stored('t5_neurons')
+  tokens = jnp.asarray(np.maximum(get['input_ids'][:, found.length :], 0))
+  tokens = jnp.repeat(tokens, len(found), axis=0)
+  probes = [(r'decoder/layers_\d+/mlp/wi', stimulation.Record)]
+  model, flat = base.prompted(found, probes)
+
+  def run(module, ids):
+    seen = jnp.ones(tokens.shape, bool)  # the pads too, as it trains
+    encoded = module.encoder(module.token_embedder(tokens), seen, ids)
+    start = jnp.zeros((len(found), 1), jnp.int32)
+    return module.decode(encoded, start, start + 1, ids)
+
+  @jax.jit
+  def heard(flat):
+    variables = {'params': params.unflatten(flat)}
+    ids = jnp.arange(len(found))
+    return model.apply(variables, ids, method=run, mutable=['record'])[1]
+
+  sites = stimulation.recorded(heard(flat))
+  made = [
+    sites[f'decoder/layers_{n}/mlp/wi'][:, 0]
+    for n in range(base.config.num_decoder_layers)
+  ]
+  want = get['activations_pads_not_masked'][:, :, 0, 0]
+  np.testing.assert_allclose(np.stack(made, axis=1), want, **TOLERANCE)
+
+
+def test_first_step_of_a_t5():
+  base, found = tiny_t5()
+  get = stored('t5_neurons')
+  assert get['lm_head_is_tied'].all()
+  model, flat = base.prompted(found)
+  tokens = jnp.asarray(np.maximum(get['input_ids'][:, found.length :], 0))
+  batch = {'encoder_input_tokens': tokens, 'task_ids': jnp.zeros(1, jnp.int32)}
+  every = jnp.arange(base.config.vocab_size)
+  logits = np.asarray(jax.jit(answers.first_step(model))(flat, batch, every))
+  want = get['first_step_logits']
+  allowed = np.isfinite(want)
+  assert not allowed[0, answers.EOS] and allowed.sum() == want.size - 1
+  np.testing.assert_allclose(logits[allowed], want[allowed], **TOLERANCE)
+
+
+@pytest.mark.parametrize(
+  'task', names('zero_shot_score', r'([^/]+)/right_total')
+)
+def test_zero_shot_score(task):
+  get = lambda key: stored('zero_shot_score')[f'{task}/{key}']
+  tokens, label = get('label_token_ids'), get('label')
+  rng = np.random.default_rng(0)
+  scores = rng.normal(0, 0.01, (len(label), 32128)).astype(np.float32)
+  scores[:, 100] = 9  # the likeliest token, which is no label
+  scores[:, tokens] = get('scores_at_label_tokens')
+  found = answers.restricted_argmax(jnp.asarray(scores), tokens)
+  right = int((np.asarray(found) == label).sum())
+  np.testing.assert_array_equal([right, len(label)], get('right_total'))

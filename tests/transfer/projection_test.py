@@ -1,0 +1,111 @@
+"""From training a projector to its scores and its diagnostic."""
+
+import json
+import os
+from unittest import mock
+
+import numpy as np
+import pytest
+
+from prompt_jax import cli
+from prompt_jax.errors import UserError
+from prompt_jax.transfer import cross_model, projection, shelf
+from prompt_jax.transfer import projector as projectors
+from prompt_jax.transfer.projector import Projector
+from tests import tiny
+from tests.transfer import small
+
+SHAPE = (small.SOURCE_P, small.SOURCE_H)
+
+
+@pytest.fixture(scope='module')
+def sources(tmp_path_factory):
+  names = [*small.tasks(), 'third']
+  about = {'base_digest': 'source'}
+  where = tmp_path_factory.mktemp('sources')
+  return small.write(where, names, shape=SHAPE, **about)
+
+
+def flags(action, prompts, output, *more):
+  argv = ['transfer', action, '--base', tiny.base(), '--vocabulary', 'bytes']
+  argv += ['--prompts', str(prompts), '--output', str(output)]
+  argv += ['--tasks', *small.tasks(), '--input_length', '13']
+  return [*argv, '--target_length', '5', '--batch_size', '8', *more]
+
+
+@pytest.fixture(scope='module')
+def trained(sources, tmp_path_factory):
+  folder = tmp_path_factory.mktemp('trained')
+  argv = flags('project', sources, folder, '--steps', '2', '--hidden', '11')
+  # set, so that the run does not change where JAX keeps compiled programs
+  with mock.patch.dict(os.environ, JAX_COMPILATION_CACHE_DIR='unused'):
+    assert cli.main([*argv, '--length', '3', '--train_batch_size', '8']) == 0
+  return folder
+
+
+def test_by_task(trained, sources):
+  network, flat, about = projectors.load(trained / 'projector.npz')
+  assert network == Projector(3, small.H, 11)
+  assert about['objective'] == 'task' and about['tasks'] == [*small.tasks()]
+  assert about['source_base_digest'] == 'source'
+  assert about['base_digest'] == small.base().digest
+  exported = np.load(
+    trained / 'run' / 'prompts' / '2' / f'{small.tasks()[1]}.npy'
+  )
+  held = shelf.read(sources).only(small.tasks()[1:])
+  made = projectors.apply(network, flat, held.prompts)
+  np.testing.assert_allclose(made[0], exported, rtol=1e-4, atol=1e-5)
+
+
+def test_evaluation(trained, sources, tmp_path, capsys):
+  own = small.write(tmp_path / 'own')
+  argv = flags('projected', sources, tmp_path / 'out')
+  argv += ['--projector', str(trained / 'projector.npz')]
+  assert cli.main([*argv, '--target_prompts', str(own)]) == 0
+  said = capsys.readouterr().out
+  for words in ('direction ratio', "right source minus another task's:"):
+    assert words in said
+  found = json.loads((tmp_path / 'out' / 'projected.json').read_text())
+  kinds = {'projected', 'shuffled', 'noise', 'random', 'own'}
+  assert all(kinds == {*scores} for scores in found['scores'].values())
+  first = small.tasks()[0]
+  made = shelf.read(tmp_path / 'out' / 'prompts')
+  assert len(made) == 3 and made.sidecars[0]['base_digest'] != 'source'
+  model, flat = small.base().prompted(made)  # initial values of this base
+  assert flat['encoder/prompt/prompts'].shape == (3, 3, small.H)
+  gap = [s['projected'] - s['noise'] for s in found['scores'].values()]
+  assert found['diagnostic']['gap_noise'] == np.mean(gap)
+  assert first in found['diagnostic']['trained_on']
+
+
+def test_prompts_it_was_not_made_for(trained, tmp_path):
+  path, base = trained / 'projector.npz', small.base()
+  longer = shelf.of({'a': np.ones((6, 2))})
+  with pytest.raises(UserError, match='expects P x Hs = 10'):
+    projection.project(path, longer, base)
+  other = shelf.of({'a': np.ones(SHAPE)}, {'base_digest': 'other'})
+  with pytest.raises(UserError, match='base_digest other, here it is source'):
+    projection.project(path, other, base)
+  alone = shelf.of({'a': np.ones(SHAPE)})
+  with pytest.raises(UserError, match='There is no prompt of'):
+    projection.evaluate(
+      path, base, alone, small.tasks(), settings=small.settings()
+    )
+
+
+def test_by_distance(sources, tmp_path, capsys):
+  own = small.write(tmp_path / 'own')
+  argv = flags('project', sources, tmp_path / 'out', '--hidden', '11')
+  argv += ['--target_prompts', str(own), '--steps', '3', '--length', '3']
+  assert cli.main(argv) == 0
+  assert 'in 3 steps' in capsys.readouterr().out
+  about = projectors.load(tmp_path / 'out' / 'projector.npz')[2]
+  assert about['objective'] == 'distance'
+  assert cli.main([*argv, '--length', '4']) == 2
+  assert 'Give --length=3' in capsys.readouterr().err
+
+
+def test_a_projector_of_another_width(sources, tmp_path):
+  held = shelf.read(sources).only(small.tasks())
+  with pytest.raises(UserError, match=r'makes prompts \[3, 8\].*\[Q, 7\]'):
+    cross_model.train_by_task(small.base(), held, Projector(3, 8), tmp_path)
