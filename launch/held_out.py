@@ -1,6 +1,6 @@
 """Prompts on the tasks that the shipped bases never saw, over several seeds.
 
-    python -m launch.held_out --models mini midi --seeds 0 1 2 --out runs/held_out
+    python -m launch.held_out --models mini midi --seeds 0 1 2
 
 Settings are the defaults of `methods/prompt.gin` and `runs/train.gin`; the
 last step counts. Appends to OUT/results.jsonl and prints the table of the model
