@@ -43,7 +43,7 @@ def test_the_json_line(small_demo, capsys, films):
   out = capsys.readouterr().out
   found = json.loads(out.splitlines()[-1])
   assert KEYS <= found.keys()
-  assert found['steps'] == 2 and found['trainable'] == 16 * small.WIDTH
+  assert found['steps'] == 2 and found['trainable'] == 20 * small.WIDTH
   assert found['majority'] == pytest.approx(100 * 12 / 19)
   assert set(found['curve']) == {'6', '48'}
   whole = {'prompt': found['test'], 'tfidf': found['tfidf']}
