@@ -81,10 +81,13 @@ class Programmed(nn.Module):
   Args:
     length: P, the prototypes of a task.
     file: of `launch.pretrain.mixture`, with embedding_<H>.npy beside it.
+    start: .npz of prompts, kernels and words to start from, as written by
+      `launch.pretrain.grow`; None starts from the embeddings.
   """
 
   length: int = 20
   file: str | os.PathLike = FILE
+  start: str | None = None
 
   instance_wise = True  # thousands of tasks: nothing to export a file each
   num_tasks = 1
@@ -102,6 +105,9 @@ class Programmed(nn.Module):
         f'--gin.programmed.Programmed.length={prototypes}, or make the mixture '
         f'with --prototypes {self.length}.'
       )
+    if self.start is not None:
+      archive.load(self.start, 'grow')
+      return
     table = _embeddings(self.file, width)
     if not table.is_file():
       raise UserError(
@@ -144,4 +150,7 @@ class Programmed(nn.Module):
     return jnp.where((task_ids < learned)[:, None, None], own, made)
 
   def _table(self, name, axes, shape, init) -> jax.Array:
+    if self.start is not None:
+      held = archive.load(self.start, 'grow')[name]
+      init = lambda rng, shape: jnp.asarray(held)
     return self.param(name, nn.with_logical_partitioning(init, axes), shape)

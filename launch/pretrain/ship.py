@@ -79,7 +79,7 @@ def _labelled(mixture: pathlib.Path) -> list[str]:
   return json.loads(mixture.read_text())['labelled']
 
 
-def _run(model_dir: pathlib.Path) -> trains.Run:
+def configured(model_dir: pathlib.Path) -> trains.Run:
   """The run that a MODEL_DIR is of."""
   config = model_dir / 'config.gin'
   if not config.is_file():
@@ -90,6 +90,22 @@ def _run(model_dir: pathlib.Path) -> trains.Run:
   # the folder may have been moved since
   ginfiles.parse([str(config)], [f'MODEL_DIR={str(model_dir)!r}'])
   return gin.get_configurable(trains.Run)()
+
+
+def newest(run: trains.Run) -> tuple[int, params.Flat]:
+  """(step, {path: array}) of the newest checkpoint, those of sources too.
+
+  Raises: UserError if the run has none.
+  """
+  session = Session(run, Interruption())
+  state, _ = session.restore()
+  step = int(state.step)
+  if not step:
+    raise UserError(
+      f'{run.folder} has no checkpoint; expected a run that was trained. Train '
+      'it with launch/pretrain/backbones.sh.'
+    )
+  return step, params.merge(state.trainable, session.frozen)
 
 
 def ship(
@@ -104,15 +120,7 @@ def ship(
   Returns: (step, digest of the base).
   Raises: UserError if the run has no checkpoint, or the folder exists.
   """
-  session = Session(run, Interruption())
-  state, _ = session.restore()
-  step = int(state.step)
-  if not step:
-    raise UserError(
-      f'{run.folder} has no checkpoint; expected a run that was trained. Train '
-      'it with launch/pretrain/backbones.sh.'
-    )
-  flat = params.merge(state.trainable, session.frozen)
+  step, flat = newest(run)
   plain = {path: flat[path] for path in states.base_shapes(run.model)}
   dtype = dtype_named('bfloat16')
   arrays = {path: x.astype(dtype) for path, x in scaled(plain).items()}
@@ -155,7 +163,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   )
   args = parser.parse_args(argv)
   labelled = _labelled(args.mixture)
-  step, _ = ship(_run(args.model_dir), labelled, args.out)
+  step, _ = ship(configured(args.model_dir), labelled, args.out)
   print(f'step {step} in {args.out}')
 
 

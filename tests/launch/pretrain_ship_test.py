@@ -2,35 +2,18 @@
 
 import shutil
 
-import gin
 import jax
 import numpy as np
 import pytest
 
 from launch.pretrain import ship, start
 import prompt_jax
-from prompt_jax import ginfiles, train
 from prompt_jax.errors import UserError
 from prompt_jax.prompts import saved
-from prompt_jax.training import sharding
 from prompt_jax.training import state as states
 from prompt_jax.training.step import forward
 from tests import tiny
-from tests.launch import mixtures
-
-_MODEL = f"""
-from __gin__ import dynamic_registration
-include 'models/architectures/t5_1_1.gin'
-NUM_EMBEDDINGS = {mixtures.ROWS}
-EMBED_DIM = {mixtures.WIDTH}
-MLP_DIM = 11
-NUM_HEADS = 5
-HEAD_DIM = 3
-NUM_ENCODER_LAYERS = 1
-NUM_DECODER_LAYERS = 1
-VOCABULARY = 'shipped'
-INITIAL_CHECKPOINT_PATH = None
-"""
+from tests.launch import mixtures, pretraining
 
 
 def test_scaling_keeps_the_logits():
@@ -73,40 +56,11 @@ def test_what_a_user_can_get_wrong(tmp_path):
     ship.main([*argv, '--mixture', str(names)])
 
 
-def _began(folder) -> None:
-  """Writes model.gin, the mixture and the parameters to start from."""
-  (folder / 'model.gin').write_text(_MODEL)
-  mixtures.write(folder)
-  start.main(
-    [
-      f'--gin_file={folder}/model.gin',
-      *('--embeddings', f'{folder}/embedding_{mixtures.WIDTH}.npy'),
-      *('--out', f'{folder}/start'),
-    ]
-  )
-
-
 @pytest.mark.slow  # compiles a training step for two shapes
 def test_a_run_ships(tmp_path, monkeypatch, capsys):
   monkeypatch.setenv('JAX_COMPILATION_CACHE_DIR', 'unused')
-  _began(tmp_path)
-  files = [f'{tmp_path}/model.gin', 'launch/pretrain/pretrain.gin']
-  ginfiles.parse(
-    files,
-    [
-      f"MODEL_DIR='{tmp_path}/run'",
-      f"START='{tmp_path}/start'",
-      f"MIXTURE='{tmp_path}/mixture.npz'",
-      f'programmed.Programmed.length={mixtures.PROTOTYPES}',
-      'rows.Rows.batch_scale=0.2',
-      "ACTIVATION_DTYPE='float32'",
-      "SCHEDULE='constant'",
-      'TRAIN_STEPS=2',
-    ],
-  )
-  run = gin.get_configurable(train.Run)()
-  run.mesh = sharding.make_mesh(1, jax.devices()[:1])
-  summary = train.train(run)
+  pretraining.began(tmp_path)
+  run, summary = pretraining.ran(tmp_path, 'run', 'start')
   assert summary['step'] == 2 and summary['trainable'] == summary['total']
 
   out, moved = tmp_path / 'shipped', run.folder.rename(tmp_path / 'moved')
@@ -136,7 +90,7 @@ def test_a_run_ships(tmp_path, monkeypatch, capsys):
 
 
 def test_embeddings_of_another_model_are_refused(tmp_path):
-  (tmp_path / 'model.gin').write_text(_MODEL)
+  (tmp_path / 'model.gin').write_text(pretraining.MODEL)
   np.save(tmp_path / 'table.npy', np.zeros((11, 7), np.float32))
   argv = [f'--gin_file={tmp_path}/model.gin', '--out', f'{tmp_path}/start']
   with pytest.raises(UserError, match=r'is \[11, 7\]; expected .* \[8192, 7\]'):
