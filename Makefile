@@ -1,6 +1,6 @@
-# Nine words: demo, demo-full, test, test-interop, check, bench, figures,
-# goldens, backbones. Each makes its own venv and needs nothing but python3;
-# VENV=... and PYTHON=... choose others.
+# Ten words: demo, demo-full, test, test-interop, check, bench, bench-peers,
+# figures, goldens, backbones. Each makes its own venv and needs nothing but
+# python3; VENV=... and PYTHON=... choose others.
 
 MAKEFLAGS += --no-print-directory
 PYTHON ?= python3
@@ -21,7 +21,7 @@ BIN := $(VENV)/bin
 # One stamp per set of extras: made once, and again when setup.py changes.
 STAMP := $(VENV)/installed-$(subst $(comma),-,$(EXTRAS))
 
-.PHONY: demo demo-full test test-interop check bench figures goldens backbones
+.PHONY: demo demo-full test test-interop check bench bench-peers figures goldens backbones
 
 # Trains, evaluates and exports a prompt, and shows what it is worth; the last
 # line on stdout is JSON.
@@ -62,6 +62,12 @@ bench: $(STAMP)
 	  $(BIN)/python benchmarks/step.py --model $(MODEL) --method $$method \
 	    --json $(VENV)/bench.jsonl > /dev/null || exit 1; done
 	@$(BIN)/python benchmarks/table.py $(VENV)/bench.jsonl
+
+# The same step beside PEFT's, whose packages get a venv of their own; a table,
+# and one line of JSON.
+bench-peers: $(STAMP)
+	@$(BIN)/python benchmarks/peers.py --environment $(VENV)/peers \
+	  --model $(MODEL) --json
 
 # Prompt length against initialisation, a table and a picture; hours, and goes
 # on where it stopped. FIGURES='--model ... --lengths ...' chooses.

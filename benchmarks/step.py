@@ -26,6 +26,7 @@ import numpy as np
 
 from prompt_jax import batches, export, ginfiles, params
 from prompt_jax.errors import UserError
+from prompt_jax.t5 import quantized
 from prompt_jax.training import sharding
 from prompt_jax.training import state as states
 from prompt_jax.training.step import Program, train_step
@@ -122,16 +123,18 @@ def random_batch(args, config) -> dict[str, np.ndarray]:
 def starting(run, mesh, seed: int):
   """Random parameters, placed and split as `train` does it.
 
-  Returns: (State, frozen {path: array in the activation dtype}, rates).
+  Returns: (State, frozen {path: leaf, as a run holds it}, rates).
   """
   shapes, axes = states.abstract(run.model)
   trains, _, rates = params.split(shapes, run.table)
   places = sharding.shardings(mesh, axes, shapes)
   flat = states.initial(run.model, jax.random.key(seed), list(shapes), places)
   trainable = {path: flat.pop(path) for path in trains}
-  dtype = run.model.config.activation_dtype
   # popping frees each float32 array as soon as it is cast
-  frozen = {path: flat.pop(path).astype(dtype) for path in list(flat)}
+  frozen = {
+    path: quantized.stored(path, flat.pop(path), run.model.config)
+    for path in list(flat)
+  }
   whole = sharding.replicated(mesh)
   put = lambda tree: jax.tree.map(lambda x: jax.device_put(x, whole), tree)
   state = states.State(

@@ -101,7 +101,9 @@ def settings(
   files = sources(folder, model, [*but, *(task.name for task in tasks)])
   filled['PROMPT_LENGTH'] = length_of(files[0])
   filled['ALLOW_OTHER_BASE'] = True  # they may have grown up with the base
-  if 'SOURCE_PROMPTS' in named:
+  if 'TARGET_PROMPTS' in named:  # carries one over: it is that of all tasks
+    filled['SOURCE_PROMPTS'] = [str(_likeliest(model, tasks[0], files))]
+  elif 'SOURCE_PROMPTS' in named:
     filled['SOURCE_PROMPTS'] = [str(file) for file in files]
   if 'PROMPT_FILE' in named:
     filled['PROMPT_FILE'] = str(_likeliest(model, tasks[0], files))

@@ -5,8 +5,10 @@ model.rank(['a moving, funny film'], ['negative', 'positive'])
 """
 
 import pathlib as _pathlib
+import time as _time
 
 __version__ = '0.1.0'
+BEGAN = _time.monotonic()  # when the command was given, see `startup`
 
 # In a checkout `tasks/` and `gin/` stand beside this package; an installed
 # wheel holds them inside it. With this line both are `prompt_jax.tasks` and

@@ -19,7 +19,8 @@ import numpy as np
 from prompt_jax.errors import UserError
 
 EOS = 1  # T5's vocabularies: 0 = padding, 1 = end of sequence
-ORDER, MIX, SHOTS = 1, 2, 3  # one stream of random numbers for each purpose
+# one stream of random numbers for each purpose
+ORDER, MIX, SHOTS, BUCKETS = 1, 2, 3, 4
 BLOCK = 4096  # draws of one key; resuming costs one key a block passed
 
 
@@ -30,7 +31,7 @@ def draws(seed: int, stream: int, task: int, part: int, n: int) -> np.ndarray:
 
   Args:
     seed: of the run.
-    stream: ORDER, MIX or SHOTS.
+    stream: ORDER, MIX, SHOTS or BUCKETS.
     task, part: which numbers of the stream (part: epoch or block).
     n: how many.
   Returns: uint64[n].
@@ -71,6 +72,12 @@ class Ragged:
   def __getitem__(self, i: int) -> np.ndarray:
     return self.values[self.starts[i] : self.starts[i + 1]]
 
+  def sizes(self, chosen: np.ndarray | None = None) -> np.ndarray:
+    """int64[n]: tokens of each sequence, or of the chosen ones."""
+    if chosen is None:
+      return np.diff(self.starts)
+    return self.starts[np.asarray(chosen) + 1] - self.starts[chosen]
+
   def take(self, chosen) -> 'Ragged':
     """The sequences of the given indices, in the order given."""
     return Ragged.of(self[i] for i in chosen)
@@ -84,7 +91,7 @@ class Ragged:
     Departures: SeqIO's own trimming drops the EOS of a long example, so the
       model would be taught that long targets never end.
     """
-    sizes = np.diff(self.starts)
+    sizes = self.sizes()
     long = np.flatnonzero(sizes > length)
     if not len(long):
       return self, 0

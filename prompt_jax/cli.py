@@ -20,13 +20,14 @@ _HELP = {
   'neurons': ('Neurons', 'score', 'score the units of MLPs over a task'),
 }
 
-# Commands over saved files, without gin: modules with `flags` and `run`.
+# Commands that read their own flags: modules with `flags` and `run`.
 _FILES = {
   'spot': 'rank saved prompts for a task, and make a start of the best',
   'recycle': 'turn a prompt of one base into a prompt of another',
   'convert': 'read and write files of PEFT, torch.save and T5X',
   'transfer': 'try prompts on other tasks and bases, compare what they do',
   'report': 'one HTML file of the runs and studies in a folder',
+  'sweep': 'train several prompts over one frozen base in one program',
 }
 
 # What a method file and its initial values say is about training. These

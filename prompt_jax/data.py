@@ -6,7 +6,8 @@ the very batches it would have had. Tasks too large for that are streamed, in
 sequence, with an explicit `seek`.
 """
 
-from collections.abc import Iterator, Mapping
+import collections
+from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
 import functools
 import hashlib
@@ -16,12 +17,15 @@ import math
 from typing import Any
 
 import numpy as np
-import seqio
 
-from prompt_jax import batches
+from prompt_jax import batches, buckets
 from prompt_jax.errors import UserError
-from prompt_jax.params import nearest
-from prompt_jax.tasks import examples, local
+from prompt_jax.evaluation_set import EvaluationSet
+from prompt_jax.startup import STARTUP
+from prompt_jax.tasks import examples, local, rates
+from prompt_jax.tasks.examples import FEATURES
+
+_COUNTED = 4 * buckets.WINDOW  # steps that tell which shapes are frequent
 
 
 @dataclasses.dataclass(eq=False)
@@ -44,6 +48,10 @@ class Dataset:
     module: imported first.
     vocabulary: for FileTasks and shipped tasks that are registered here.
     max_in_memory: a task with more examples, or of unknown size, is streamed.
+    length_buckets: input lengths in tokens, the last that of
+      task_feature_lengths; each batch is padded to one of them and holds
+      examples of like length (where none is streamed). 'auto': at most four,
+      from the lengths there are. None: one shape.
   """
 
   mixture_or_task_name: Any
@@ -58,9 +66,11 @@ class Dataset:
   module: str | None = None
   vocabulary: str = 'shipped'
   max_in_memory: int = 2_000_000
+  length_buckets: Sequence[int] | str | None = None
 
   def __post_init__(self):
     examples.check_lengths(self.task_feature_lengths)
+    buckets.check(self.length_buckets, self.task_feature_lengths['inputs'])
     counts = {'batch_size': self.batch_size}
     if self.shots is not None:
       counts['shots'] = self.shots
@@ -81,9 +91,12 @@ class Dataset:
     """{name as listed: seqio.Task or seqio.Mixture}."""
     names = self.mixture_or_task_name
     names = list(names) if isinstance(names, list | tuple) else [names]
+    of = lambda name: examples.provider(name, self.vocabulary, self.module)
+    made = [of(name) for name in names]
+    if len({type(each) for each in made}) > 1:
+      made = [of(name) for name in names]  # one of them imported SeqIO
     listed = {}
-    for name in names:
-      found = examples.provider(name, self.vocabulary, self.module)
+    for found in made:
       if found.name in listed:
         raise UserError(
           f'{found.name!r} is listed twice; expected distinct names. Say how '
@@ -98,11 +111,11 @@ class Dataset:
     return listed
 
   @functools.cached_property
-  def _tasks(self) -> dict[str, seqio.Task]:
+  def _tasks(self) -> dict[str, Any]:
     """{task name: seqio.Task} in the order of the task ids."""
     tasks = {}
     for each in self._listed.values():
-      members = each.tasks if isinstance(each, seqio.Mixture) else [each]
+      members = each.tasks if examples.is_mixture(each) else [each]
       tasks.update({task.name: task for task in members})
     first, *others = tasks.values()
     for task in others:
@@ -136,6 +149,10 @@ class Dataset:
   @functools.cached_property
   def _loaded(self):
     """({name: Tokens in memory}, {name: Stream}, {name: chosen indices})."""
+    with STARTUP.phase('data'):
+      return self._load()
+
+  def _load(self):
     tokens, streams, chosen = {}, {}, {}
     where = (self.split, self.task_feature_lengths, self.use_cached)
     for name, task in self._tasks.items():
@@ -170,43 +187,7 @@ class Dataset:
   @functools.cached_property
   def _rates(self) -> dict[str, float]:
     """{task name: share}, in the order of the task ids."""
-    first = next(iter(self._listed.values()))
-    alone = len(self._listed) == 1 and isinstance(first, seqio.Mixture)
-    parts = self._tasks if alone and self.rates else self._listed
-    rates = dict(self.rates or {})
-    if rates and set(rates) != set(parts):
-      odd = sorted(set(rates) ^ set(parts))[0]
-      raise UserError(
-        f'rates has the names {sorted(rates)}; expected a rate for each of '
-        f'{sorted(parts)}. {odd!r} is on one side only; nearest: '
-        f'{nearest(odd, sorted(parts), 1)[0]!r}.'
-      )
-    total: dict[str, float] = dict.fromkeys(self._tasks, 0.0)
-    for name, part in parts.items():
-      inner = (
-        examples.shares(part)
-        if isinstance(part, seqio.Mixture)
-        else {name: 1.0}
-      )
-      outer = rates.get(name)
-      if outer is None and len(parts) > 1:
-        counts = [self._count(task) for task in inner]
-        if None in counts:
-          raise UserError(
-            f'The number of examples of {name!r} is not known, so neither is '
-            'its rate; expected rates={name: rate} for all tasks.'
-          )
-        outer = sum(counts)
-      for task, share in inner.items():
-        scale = 1.0 if outer is None else outer
-        total[task] += scale * share / sum(inner.values())
-    bad = [name for name, rate in total.items() if not 0 < rate < math.inf]
-    if bad:
-      raise UserError(
-        f'The rate of task {bad[0]!r} is {total[bad[0]]}; expected a positive '
-        'number. Leave the task out instead.'
-      )
-    return {name: rate / sum(total.values()) for name, rate in total.items()}
+    return rates.of_tasks(self._listed, self._tasks, self.rates, self._count)
 
   @functools.cached_property
   def _mixing(self) -> batches.Mixing:
@@ -231,16 +212,65 @@ class Dataset:
     n = self.num_examples
     return None if n is None else math.ceil(n / self.batch_size)
 
+  @functools.cached_property
+  def lengths(self) -> dict[str, tuple[int, ...]]:
+    """{'inputs', 'targets'}: the lengths a batch may have, in tokens.
+
+    With buckets, targets have the length of the longest that is in memory.
+    """
+    whole = {name: (self.task_feature_lengths[name],) for name in FEATURES}
+    tokens, streams, _ = self._loaded
+    if self.length_buckets is None:
+      return whole
+    if streams:
+      auto = self.length_buckets == buckets.AUTO
+      return whole if auto else {**whole, 'inputs': (*self.length_buckets,)}
+    longest = max(int(t.targets.sizes().max()) for t in tokens.values())
+    if self.length_buckets != buckets.AUTO:
+      return {'inputs': (*self.length_buckets,), 'targets': (longest,)}
+    sizes = {name: tokens[name].inputs.sizes() for name in self.tasks}
+    shares = buckets.shares(sizes, self._rates, whole['inputs'][0])
+    return {'inputs': buckets.chosen(shares), 'targets': (longest,)}
+
+  @functools.cached_property
+  def _windows(self) -> buckets.Windows | None:
+    """The bucketed order; None where the plain order stays."""
+    (tokens, streams, _), edges = self._loaded, self.lengths['inputs']
+    if streams or len(edges) == 1:
+      return None
+    return buckets.Windows(
+      *(self.seed, self.batch_size, self._mixing),
+      [self._orders[name] for name in self.tasks],
+      [tokens[name].inputs.sizes() for name in self.tasks],
+      edges,
+    )
+
+  def shapes(self, start: int, end: int) -> dict[int, int]:
+    """{input length: batches}, the most frequent first.
+
+    Of the steps from `start` to `end` the first are counted, with streams
+    none. Every length that a batch may have is there.
+    """
+    if self.length_buckets is None:  # asked for before the data is read
+      return {self.task_feature_lengths['inputs']: end - start}
+    counts = collections.Counter(dict.fromkeys(self.lengths['inputs'], 0))
+    if self._windows:
+      counts.update(self._windows.lengths(start, min(end, start + _COUNTED)))
+    return dict(counts.most_common())
+
   @property
   def padding_share(self) -> dict[str, float]:
-    """{'inputs', 'targets'}: share of positions in memory that are padding."""
-    held = list(self._loaded[0].values())
-    share = {}
-    for name in examples.FEATURES:
-      real = sum(len(getattr(tokens, name).values) for tokens in held)
-      places = sum(map(len, held)) * self.task_feature_lengths[name]
-      share[name] = 1 - real / places if places else 0.0
-    return share
+    """{'inputs', 'targets'}: share of an epoch's positions that is padding."""
+    held = [*self._loaded[0].values()]
+    rows = sum(map(len, held))
+    lengths = {name: self.lengths[name][-1] for name in FEATURES}
+    if self._windows and rows:
+      lengths['inputs'] = self._windows.mean_length(self.steps_per_epoch)
+    real = lambda name: sum(len(getattr(t, name).values) for t in held)
+    return {
+      name: 1 - real(name) / (rows * length) if rows else 0.0
+      for name, length in lengths.items()
+    }
 
   def fingerprint(self) -> str:
     """Hex digest of all tokens and of all that decides their order.
@@ -258,6 +288,8 @@ class Dataset:
         for name, tokens in self._loaded[0].items()
       },
     }
+    if self.length_buckets is not None:
+      settings['buckets'] = self.lengths
     text = json.dumps(settings, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -285,22 +317,32 @@ class Dataset:
         f'batch({step}) would jump in the streamed tasks {sorted(streams)}; '
         f'expected seek({step}) first.'
       )
-    size, lengths = self.batch_size, self.task_feature_lengths
-    ids, places = self._mixing.locate(step * size, size)
-    filled = {
-      n: np.zeros((size, lengths[n]), np.int32) for n in examples.FEATURES
-    }
+    if self._windows:
+      ids, rows, length = self._windows.batch(step)
+    else:
+      ids, places = self._mixing.locate(step * self.batch_size, self.batch_size)
+    parts = []  # [(where in the batch, tokens, which of them)]
     for task in np.unique(ids):
       here = np.flatnonzero(ids == task)
       name = self.tasks[task]
-      if name in tokens:
-        part = tokens[name]
-        rows = self._orders[name].examples(places[here])
+      if self._windows:
+        parts.append((here, tokens[name], rows[here]))
+      elif name in tokens:
+        which = self._orders[name].examples(places[here])
+        parts.append((here, tokens[name], which))
       else:
-        part, rows = streams[name].take(len(here)), np.arange(len(here))
-      for n in examples.FEATURES:
-        filled[n][here] = getattr(part, n).pad(rows, lengths[n])
+        part = streams[name].take(len(here))
+        parts.append((here, part, np.arange(len(here))))
+    if not self._windows:
+      longest = max(t.inputs.sizes(which).max() for _, t, which in parts)
+      length = buckets.fit(self.lengths['inputs'], longest)
     self._next_step = step + 1
+    lengths = {'inputs': length, 'targets': self.lengths['targets'][-1]}
+    filled = {}
+    for name, each in lengths.items():
+      filled[name] = np.zeros((len(ids), each), np.int32)
+      for here, part, which in parts:
+        filled[name][here] = getattr(part, name).pad(which, each)
     return batches.assemble(filled['inputs'], filled['targets'], ids)
 
   def batches(self, step: int = 0) -> Iterator[dict[str, np.ndarray]]:
@@ -308,44 +350,6 @@ class Dataset:
     self.seek(step)
     for each in itertools.count(step):
       yield self.batch(each)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class EvaluationSet:
-  """Examples of one split in file order, in batches of one shape.
-
-  Args:
-    task, split: names.
-    tokens: tokenised examples, cut to length.
-    lengths: {'inputs': T, 'targets': U} in tokens.
-    inputs_pretokenized, targets_pretokenized: the texts, uncut.
-    labels: closed list of target texts, or None.
-    batch_size: rows of each batch.
-    task_id: the task id of every row.
-  """
-
-  task: str
-  split: str
-  tokens: batches.Tokens
-  lengths: Mapping[str, int]
-  inputs_pretokenized: list[str]
-  targets_pretokenized: list[str]
-  labels: list[str] | None
-  batch_size: int
-  task_id: int = 0
-
-  def __len__(self) -> int:
-    return len(self.tokens)
-
-  def batches(self) -> Iterator[dict[str, np.ndarray]]:
-    """Batches in file order; rows past the last example weigh nothing."""
-    for start in range(0, len(self), self.batch_size):
-      rows = np.arange(start, min(start + self.batch_size, len(self)))
-      inputs = self.tokens.inputs.pad(rows, self.lengths['inputs'])
-      targets = self.tokens.targets.pad(rows, self.lengths['targets'])
-      ids = np.full(len(rows), self.task_id)
-      batch = batches.assemble(inputs, targets, ids)
-      yield batches.fill(batch, self.batch_size)
 
 
 def evaluation(
@@ -374,7 +378,7 @@ def evaluation(
   """
   examples.check_lengths(task_feature_lengths or {})
   found = examples.provider(task, vocabulary, module)
-  if isinstance(found, seqio.Mixture):
+  if examples.is_mixture(found):
     raise UserError(
       f'{found.name!r} is a mixture; evaluation expects one task. Its tasks: '
       f'{", ".join(member.name for member in found.tasks)}.'

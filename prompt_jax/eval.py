@@ -14,7 +14,7 @@ import dataclasses
 import pathlib
 from typing import Any
 
-from prompt_jax import files, tuned
+from prompt_jax import compile_cache, files, tuned
 from prompt_jax.errors import UserError
 from prompt_jax.evaluate import Evaluator, Result
 from prompt_jax.prompts.attached import tasks_of
@@ -71,6 +71,7 @@ def evaluate(run: Evaluation) -> list[Result]:
 
   Raises: UserError for a prompt that does not fit the base.
   """
+  compile_cache.keep()
   prompt, sets = run.prompt_file, run.sets
   by_task = isinstance(prompt, Mapping)
   if by_task:

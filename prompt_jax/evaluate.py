@@ -14,12 +14,14 @@ from typing import Any
 
 import jax
 import numpy as np
-import seqio
 
 from prompt_jax import batches, predict
-from prompt_jax.data import Dataset, EvaluationSet, evaluation
+from prompt_jax.data import Dataset, evaluation
 from prompt_jax.errors import UserError
-from prompt_jax.tasks import local
+from prompt_jax.evaluation_set import EvaluationSet, rows_in_memory
+from prompt_jax.startup import STARTUP
+from prompt_jax.t5.config import T5Config
+from prompt_jax.tasks import examples, local
 from prompt_jax.training import sharding
 from prompt_jax.training.step import Program
 
@@ -97,7 +99,7 @@ class Evaluator:
             'labels; expected its target texts. Give LABELS, or use '
             '--gin.EVAL_MODE="\'generate\'".'
           )
-      self._rank = Program('ranking', predict.ranker(model))
+      self._rank = Program('ranking', predict.ranker(model), several=True)
     self._model, self._decoding = model, decoding or predict.Decoding()
     self._decode: dict[int, Program] = {}
 
@@ -116,24 +118,26 @@ class Evaluator:
     vocabulary = _task(each).output_features['targets'].vocabulary
     labels = self._labels[each.task]
     tokens = label_tokens(vocabulary, labels) if labels else None
-    texts, scores = [], []
-    for batch in each.batches():
+    texts: list = [None] * len(each)
+    scores = np.zeros((len(each), len(labels)), np.float32)
+    for rows, batch in each.by_length():
       if self._stop():
         return None
-      left = len(each) - len(texts)
-      batch = self._put(batch)
+      batch, left = self._put(batch), len(rows)
       if self._mode == 'rank':
         part = sharding.gather(self._rank(flat, batch, tokens))
-        scores += part[:left].tolist()
-        texts += [labels[i] for i in part[:left].argmax(axis=1)]
+        scores[rows] = part[:left]
+        said = [labels[i] for i in part[:left].argmax(axis=1)]
       else:
         longest = each.lengths['targets']
         if tokens is not None:  # nothing past the longest label can be right
           longest = min(longest, tokens.shape[1])
         decoded, _ = self._decoder(longest)(flat, batch)
         part = sharding.gather(decoded)[:left, -1]
-        texts += [vocabulary.decode(_upto_eos(row)) for row in part]
-    return texts, scores or None
+        said = [vocabulary.decode(_upto_eos(row)) for row in part]
+      for row, text in zip(rows, said, strict=True):
+        texts[row] = text
+    return texts, scores.tolist() if self._mode == 'rank' else None
 
   def _put(self, batch):
     mine = batches.rows(batch, jax.process_index(), jax.process_count())
@@ -142,7 +146,8 @@ class Evaluator:
   def _decoder(self, length: int) -> Program:
     if length not in self._decode:
       run = predict.decoder(self._model, length, self._decoding)
-      self._decode[length] = Program(f'decoding {length} tokens', run)
+      name = f'decoding {length} tokens'
+      self._decode[length] = Program(name, run, several=True)
     return self._decode[length]
 
   def _result(self, each: EvaluationSet, texts, scores) -> Result:
@@ -166,7 +171,7 @@ class Evaluator:
         each.inputs_pretokenized, each.targets_pretokenized, texts, strict=True
       )
     ]
-    if scores:
+    if scores is not None:
       names = [shown(label) for label in labels]
       for row, values in zip(rows, scores, strict=True):
         row['scores'] = dict(zip(names, values, strict=True))
@@ -174,7 +179,7 @@ class Evaluator:
 
 
 def _task(each: EvaluationSet):
-  return seqio.TaskRegistry.get(each.task)
+  return examples.provider(each.task)
 
 
 def _upto_eos(tokens) -> list[int]:
@@ -198,43 +203,60 @@ def flat_metrics(results: Sequence[Result]) -> dict[str, float]:
   return {**flat, **{k: float(np.mean(v)) for k, v in shared.items()}}
 
 
+def _rows(config: T5Config | None, lengths: Mapping[str, int]) -> int:
+  """EVAL_BATCH_SIZE='auto': rows that divide by all devices."""
+  if config is None:
+    raise UserError(
+      "EVAL_BATCH_SIZE is 'auto', which needs the shapes of the model; "
+      'expected a number of rows where evaluation_sets.config is None. Use '
+      '--gin.EVAL_BATCH_SIZE=64.'
+    )
+  rows, devices = rows_in_memory(config, lengths), jax.device_count()
+  return max(rows // devices, 1) * devices
+
+
 def evaluation_sets(
   dataset: Dataset,
   split: str = 'validation',
-  batch_size: int = 64,
+  batch_size: int | str = 64,
   max_batches: int | None = None,
+  config: T5Config | None = None,
 ) -> list[EvaluationSet]:
   """One evaluation set for each task of a dataset, with its task id.
 
   Args:
     dataset: whose tasks; its training examples are not read.
     split: which split; a task that lacks it is left out if others have it.
-    batch_size: rows of a batch.
+    batch_size: rows of a batch; 'auto' chooses them by the memory they need.
     max_batches: at most so many batches a task; None is all.
-  Raises: UserError if no task has the split.
+    config: shapes of the model, which 'auto' reads.
+  Raises: UserError if no task has the split, or for 'auto' without shapes.
   """
+  if batch_size == 'auto':
+    batch_size = _rows(config, dataset.task_feature_lengths)
   names = dataset.tasks
   have = [
     (i, name)
     for i, name in enumerate(names)
-    if split in seqio.TaskRegistry.get(name).splits
+    if split in examples.provider(name).splits
   ]
   if not have:
-    known = sorted(seqio.TaskRegistry.get(names[0]).splits)
+    known = sorted(examples.provider(names[0]).splits)
     raise UserError(
       f'No task of {", ".join(names)} has a split {split!r}; expected one of '
       f'{", ".join(known)}.'
     )
-  return [
-    evaluation(
-      name,
-      split,
-      dataset.task_feature_lengths,
-      batch_size,
-      task_id=i,
-      use_cached=dataset.use_cached,
-      vocabulary=dataset.vocabulary,
-      max_examples=max_batches and max_batches * batch_size,
-    )
-    for i, name in have
-  ]
+  with STARTUP.phase('data'):
+    return [
+      evaluation(
+        name,
+        split,
+        dataset.task_feature_lengths,
+        batch_size,
+        task_id=i,
+        use_cached=dataset.use_cached,
+        vocabulary=dataset.vocabulary,
+        max_examples=max_batches and max_batches * batch_size,
+      )
+      for i, name in have
+    ]

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from prompt_jax import files, tuned
+from prompt_jax import compile_cache, files, tuned
 from prompt_jax.errors import UserError
 from prompt_jax.params import nearest
 from prompt_jax.predict import Decoding
@@ -278,6 +278,7 @@ def _check_bank(run: Inference, tasks, bank: Sequence[str]) -> None:
 
 def infer(run: Inference) -> int:
   """Writes one JSON object an input; returns how many."""
+  compile_cache.keep()
   asked = _asked(run)
   if run.decoding != Decoding() and all(asked.labels.values()):
     first = next(iter(asked.labels.values()))

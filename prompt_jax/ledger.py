@@ -51,6 +51,7 @@ class Ledger:
       if before.get('keeps') == row['keeps']:
         row.update({name: before[name] for name in _SPENT})
       self._rows.append(row)
+    self._spent: Mapping[int, Mapping] = {}
     self.now = self._after({}, start)
 
   def settle(self, spent: Mapping[int, Mapping], step: int) -> None:
@@ -60,9 +61,16 @@ class Ledger:
       spent: in this life so far, `Staged.rows`.
       step: updates made in all.
     """
+    self._spent = spent
     self.now = self._after(spent, step)
     if jax.process_index() == 0:
       files.write_json(self._file, self.now)
+
+  def pace(self) -> float:
+    """Steps a second in this life, evaluations and compiling left out."""
+    seconds = sum(row['seconds'] for row in self._spent.values())
+    steps = sum(row['timed_steps'] for row in self._spent.values())
+    return steps / seconds if seconds else 0.0
 
   def _after(self, spent, step: int) -> dict[str, Any]:
     rows = [dict(row) for row in self._rows]

@@ -106,7 +106,9 @@ def _hint(site: str) -> str:
 
 def _check_logits(model, flat, plain, result) -> None:
   """Raises UserError unless both models give the same logits."""
-  config = dataclasses.replace(model.config, activation_dtype='float32')
+  config = dataclasses.replace(
+    model.config, activation_dtype='float32', frozen_dtype=None
+  )
   rng = np.random.default_rng(0)
   text = lambda length: rng.integers(2, config.vocab_size, (2, length))
   targets = text(5).astype(np.int32)

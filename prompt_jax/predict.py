@@ -55,6 +55,27 @@ def encode(model, flat, batch) -> Encoded:
   )
 
 
+def _started(model, flat, batch, length: int):
+  """(step, cache) of decoding over the encoded inputs of a batch."""
+  variables = {'params': params.unflatten(flat)}
+  encoded = encode(model, flat, batch)
+  _, made = model.apply(
+    *(variables, encoded, length, batch['task_ids']),
+    method='start',
+    mutable=['cache'],
+  )
+
+  def step(tokens, cache):
+    logits, new = model.apply(
+      *({**variables, 'cache': cache}, tokens, length),
+      method='step',
+      mutable=['cache'],
+    )
+    return logits, new['cache']
+
+  return step, made['cache']
+
+
 def decoder(model, length: int, decoding: Decoding = Decoding()) -> Callable:
   """Builds `(flat, batch) -> (tokens int32[B,n,U], log probs float32[B,n])`.
 
@@ -65,43 +86,17 @@ def decoder(model, length: int, decoding: Decoding = Decoding()) -> Callable:
   """
 
   def run(flat: Mapping, batch: Mapping):
-    variables = {'params': params.unflatten(flat)}
-    encoded = encode(model, flat, batch)
-    _, made = model.apply(
-      variables,
-      encoded,
-      length,
-      batch['task_ids'],
-      method='start',
-      mutable=['cache'],
-    )
-
-    def step(tokens, cache):
-      logits, new = model.apply(
-        {**variables, 'cache': cache},
-        tokens,
-        length,
-        method='step',
-        mutable=['cache'],
-      )
-      return logits, new['cache']
-
-    rows = encoded.mask.shape[0]
+    step, cache = _started(model, flat, batch, length)
+    rows = batch['encoder_input_tokens'].shape[0]
     if decoding.method == 'beam':
       return beam.beam_search(
-        step,
-        made['cache'],
-        rows,
-        length,
+        *(step, cache, rows, length),
         num_beams=decoding.num_decodes,
         alpha=decoding.alpha,
       )
     greedy = decoding.method == 'greedy'
     return decode.sample(
-      step,
-      made['cache'],
-      rows,
-      length,
+      *(step, cache, rows, length),
       rng=jax.random.key(decoding.seed),
       temperature=decoding.temperature,
       top_k=1 if greedy else decoding.top_k,
@@ -113,27 +108,39 @@ def decoder(model, length: int, decoding: Decoding = Decoding()) -> Callable:
 
 
 def ranker(model) -> Callable:
-  """Builds `(flat, batch, labels int32[C,U]) -> float32[B,C]`.
+  """Builds `(flat, batch, labels int32[C,U] or [B,C,U]) -> float32[B,C]`.
 
   score[b,c] = sum_u log p(labels[c,u] | input b), padding (0) left out.
+  What labels have in common is computed once an example: the encoder, the
+  keys and values of cross attention and the first position, which all labels
+  start from. Labels part at the second.
   Source: rank classification, T5X `score_batch`; Brown et al. 2020, 2.4.
   Departures: no normalisation by length.
   """
 
   def run(flat, batch, labels):
-    encoded = encode(model, flat, batch)
-    rows, choices = encoded.mask.shape[0], labels.shape[0]
-    each = Encoded(*(jnp.repeat(x, choices, axis=0) for x in encoded))
-    targets = jnp.tile(labels, (rows, 1))  # [B C,U], labels inner
-    logits = model.apply(
-      {'params': params.unflatten(flat)},
-      each,
-      jnp.pad(targets[:, :-1], ((0, 0), (1, 0))),
-      targets,
-      jnp.repeat(batch['task_ids'], choices, axis=0),
-      method='decode',
-    )
-    scores = decode.score(logits, targets, (targets > 0).astype(jnp.float32))
+    rows, (choices, length) = len(batch['task_ids']), labels.shape[-2:]
+    labels = jnp.broadcast_to(labels, (rows, choices, length))
+    step, cache = _started(model, flat, batch, length)
+    logits, cache = step(jnp.zeros((rows, 1), jnp.int32), cache)
+    first = jnp.take_along_axis(logits, labels[:, :, 0], axis=1)  # [B,C]
+    first -= jax.nn.logsumexp(logits, axis=1, keepdims=True)
+    scores = jnp.where(labels[:, :, 0] > 0, first, 0.0).reshape(-1)
+    pieces = labels.reshape(rows * choices, length).T  # [U,B C]
+
+    def further(carry, pair):
+      scores, cache = carry
+      said, wanted = pair
+      logits, cache = step(said[:, None], cache)
+      weights = (wanted > 0).astype(jnp.float32)[:, None]
+      more = decode.score(logits[:, None], wanted[:, None], weights)
+      return (scores + more, cache), None
+
+    if length > 1:
+      cache = decode.expand_rows(cache, rows, choices)
+      (scores, _), _ = jax.lax.scan(
+        further, (scores, cache), (pieces[:-1], pieces[1:])
+      )
     return scores.reshape(rows, choices)
 
   return run

@@ -5,7 +5,12 @@
 Looks through DIR and all folders in it for what the commands of this package
 write: runs (metrics.jsonl, stages.json, seeds.json), transfer studies
 (matrix.csv, relative.csv, indicators.csv, spearman.json, layers.json,
-masked.json, projected.json). Figures are SVG inside the file; it reads on a
+masked.json, projected.json), and what a study finds, in two general files:
+
+    tables.json  {heading: {'head': [..], 'rows': [[..]], 'shaded', 'notes'}}
+    curves.json  {heading: {'across': name, 'lines': {name: [[x, y], ..]}}}
+
+Figures are SVG inside the file; it reads on a
 phone, in light and dark.
 """
 
@@ -22,18 +27,22 @@ from typing import Any
 from prompt_jax import files
 from prompt_jax.errors import UserError
 
-_WIDE, _HIGH, _EDGE = 560, 240, 42  # of a figure, in SVG's units
+# of a figure in SVG's units: a phone's width, so that its text stays legible
+_WIDE, _HIGH, _EDGE = 380, 210, 40
 _COLORS = ('#3a6ea5', '#c8553d', '#588157', '#8e6c8a', '#b08900', '#4a7c8c')
 _STYLE = """
 :root{color-scheme:light dark;--line:#8886}
 body{font:16px/1.5 system-ui,sans-serif;margin:0 auto;max-width:60rem;
 padding:1rem}h2{border-bottom:1px solid var(--line);margin-top:2rem}
-h3{margin-bottom:.3rem;overflow-wrap:anywhere}
-.scroll{overflow-x:auto}table{border-collapse:collapse;font-size:.85rem}
+h1,h2,h3,h4,p,.key{overflow-wrap:anywhere}h3,h4{margin-bottom:.3rem}
+.scroll{overflow-x:auto;margin:.5rem 0}
+table{border-collapse:collapse;font-size:.85rem}
 td,th{padding:.15rem .5rem;text-align:right;border:1px solid var(--line)}
-td:first-child,th:first-child{text-align:left}
-svg{max-width:100%;height:auto}text{font:11px system-ui,sans-serif;
-fill:currentColor}.key{font-size:.85rem}.warn{color:#c8553d;font-weight:600}
+td:first-child,th:first-child{text-align:left;position:sticky;left:0;
+background:Canvas}
+svg{display:block;width:100%;max-width:34rem;height:auto}
+text{font:11px system-ui,sans-serif;fill:currentColor}
+.key{font-size:.85rem}.warn{color:#c8553d;font-weight:600}
 """
 
 # What a file of another kind makes a section stumble over.
@@ -46,9 +55,15 @@ def number(value: Any, decimals: int = 2) -> str:
   if value is None or isinstance(value, float) and math.isnan(value):
     return '-'
   if isinstance(value, bool) or not isinstance(value, float):
-    return html.escape(str(value))
+    return _text(value)
   small = value and abs(value) < 10**-decimals
   return f'{value:.1e}' if small else f'{value:,.{decimals}f}'
+
+
+def _text(value: Any) -> str:
+  """A text that a column breaks behind underscores, not around '±'."""
+  text = html.escape(str(value)).replace(' ± ', '&nbsp;±&nbsp;')
+  return text.replace('_', '_<wbr>')
 
 
 def table(
@@ -67,7 +82,7 @@ def table(
       shade = f' style="background:rgba(58,110,165,{share:.2f})"'
     return f'<td{shade}>{number(value)}</td>'
 
-  top = ''.join(f'<th>{html.escape(str(name))}</th>' for name in head)
+  top = ''.join(f'<th>{_text(name)}</th>' for name in head)
   body = ''.join(
     '<tr>' + ''.join(cell(x, not i) for i, x in enumerate(row)) + '</tr>'
     for row in rows
@@ -119,21 +134,34 @@ def chart(lines: Mapping[str, Sequence[tuple[float, float]]], across: str):
       f'<span style="color:{color}">&#9632;</span> {html.escape(name)}'
     )
   base = _HIGH - _EDGE
-  ends = (
-    f'<text x="2" y="{base}">{number(float(min(ys)))}</text>'
-    f'<text x="2" y="{_EDGE}">{number(float(max(ys)))}</text>'
-    f'<text x="{_EDGE}" y="{base + 16}">{min(xs):g}</text>'
-    f'<text x="{_WIDE - _EDGE}" y="{base + 16}" text-anchor="end">'
-    f'{max(xs):g}</text><text x="{_WIDE // 2}" y="{base + 30}" '
-    f'text-anchor="middle">{html.escape(across)}</text>'
-  )
   axes = (
     f'<path d="M{_EDGE} {_EDGE}V{base}H{_WIDE - _EDGE}" fill="none" '
     'stroke="currentColor" stroke-opacity=".4"/>'
   )
   return (
-    f'<svg viewBox="0 0 {_WIDE} {_HIGH}" width="{_WIDE}">{axes}'
-    f'{"".join(drawn)}{ends}</svg><div class=key>{" &nbsp; ".join(key)}</div>'
+    f'<svg viewBox="0 0 {_WIDE} {_HIGH}">{axes}'
+    f'{"".join(drawn)}{_ends(xs, ys, across)}</svg><div class=key>'
+    f'{" &nbsp; ".join(key)}</div>'
+  )
+
+
+def _ends(xs: Sequence[float], ys: Sequence[float], across: str) -> str:
+  """The ends of both axes; where both are one, it is said once."""
+  base, right = _HIGH - _EDGE, _WIDE - _EDGE
+  said = [(_WIDE // 2, base + 32, 'middle', html.escape(across))]
+  up, along = [number(float(f(ys))) for f in (min, max)], [min(xs), max(xs)]
+  if up[0] == up[1]:
+    said.append((2, _HIGH // 2, 'start', up[0]))
+  else:
+    said += [(2, base, 'start', up[0]), (2, _EDGE, 'start', up[1])]
+  if along[0] == along[1]:
+    said.append((_WIDE // 2, base + 16, 'middle', f'{along[0]:g}'))
+  else:
+    said.append((_EDGE, base + 16, 'start', f'{along[0]:g}'))
+    said.append((right, base + 16, 'end', f'{along[1]:g}'))
+  return ''.join(
+    f'<text x="{x}" y="{y}" text-anchor="{anchor}">{text}</text>'
+    for x, y, anchor, text in said
   )
 
 
@@ -200,7 +228,8 @@ def _masked(path: pathlib.Path) -> str:
       'random': [(r['ratio'], mean(r['random'])) for r in rows],
       'other': [(r['ratio'], mean(list(r['other'].values()))) for r in rows],
     }
-    curves = {k: start + v for k, v in curves.items()}
+    known = lambda points: any(math.isfinite(y) for _, y in points)
+    curves = {k: start + v for k, v in curves.items() if known(v)}
     said.append(f'<h4>{html.escape(task)}</h4>')
     said.append(chart(curves, 'share of neurons masked'))
   return ''.join(said)
@@ -237,7 +266,26 @@ def _seeds(path: pathlib.Path) -> str:
   return table(['metric', 'mean', 'standard deviation', *seeds], rows)
 
 
+def _tables(path: pathlib.Path) -> str:
+  said = []
+  for heading, each in json.loads(path.read_text()).items():
+    said.append(f'<h4>{html.escape(heading)}</h4>')
+    said.append(table(each['head'], each['rows'], each.get('shaded', False)))
+    said += [f'<p>{html.escape(line)}</p>' for line in each.get('notes', ())]
+  return ''.join(said)
+
+
+def _curves(path: pathlib.Path) -> str:
+  said = []
+  for heading, each in json.loads(path.read_text()).items():
+    said.append(f'<h4>{html.escape(heading)}</h4>')
+    said.append(chart(each['lines'], each['across']))
+  return ''.join(said)
+
+
 _FILES: dict[str, tuple[str, _Section]] = {
+  'tables.json': ('Findings', _tables),
+  'curves.json': ('Curves', _curves),
   'metrics.jsonl': ('Runs', _run),
   'seeds.json': ('Seeds', _seeds),
   'stages.json': ('Stages and what they save', _stages),
@@ -265,7 +313,8 @@ def page(folder: str | os.PathLike) -> str:
       parts.append(f'<h2>{html.escape(heading)}</h2>')
     for path in paths:
       where = html.escape(str(path.relative_to(folder).parent))
-      parts.append(f'<h3>{where}</h3>{_made(section, path)}')
+      named = f'<h3>{where}</h3>' if where != '.' else ''
+      parts.append(f'{named}{_made(section, path)}')
   if len(parts) == 1:
     raise UserError(
       f'There is nothing to report in {folder}; expected a folder with runs '

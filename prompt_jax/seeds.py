@@ -22,7 +22,7 @@ from typing import Any
 import gin
 import jax
 
-from prompt_jax import files, train
+from prompt_jax import compile_cache, files, train
 from prompt_jax.errors import UserError
 from prompt_jax.session import Shared
 
@@ -94,7 +94,7 @@ def train_each(seeds: Sequence[int]) -> dict[str, Any]:
       'expected --gin.MODEL_DIR=... in place of train.Run.model_dir.'
     )
   folder = pathlib.Path(before['MODEL_DIR']).expanduser()
-  train.compile_cache(folder)
+  compile_cache.keep()
   shared, found = Shared(), {}
   try:
     for seed in seeds:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import dataclasses
 import os
 
+from absl import logging
 import jax
 import jax.numpy as jnp
 
@@ -17,6 +18,7 @@ from prompt_jax.inserts import saved as inserts
 from prompt_jax.prompts import saved
 from prompt_jax.prompts.attached import read_by
 from prompt_jax.stages import Parts, check_model
+from prompt_jax.t5 import quantized
 from prompt_jax.t5.config import T5Config
 from prompt_jax.tasks import features
 from prompt_jax.training import sharding
@@ -35,6 +37,9 @@ def starting(run):
   """
   shapes, axes = states.abstract(run.model)
   trains, _, rates = params.split(shapes, run.table)
+  config = run.model.config
+  whole = all(cut.is_whole for cut in run.staging.cuts)
+  quantized.check(config, trains, is_staged=not whole)
   places = sharding.shardings(run.mesh, axes, shapes)
   loaded, digest = {}, 'none'
   if run.base is not None:
@@ -43,11 +48,10 @@ def starting(run):
   fresh = [path for path in shapes if path not in loaded]
   rng = jax.random.key(run.seed)
   flat = params.merge(loaded, states.initial(run.model, rng, fresh, places))
-  dtype = run.model.config.activation_dtype
-  # the activation dtype is the base's; frozen prompts stay in float32
+  # the base's dtype is not that of frozen prompts, which stay in float32
   base = loaded or states.base_shapes(run.model)
   frozen = {
-    path: leaf.astype(dtype) if path in base else leaf
+    path: quantized.stored(path, leaf, config) if path in base else leaf
     for path, leaf in flat.items()
     if path not in rates
   }
@@ -176,7 +180,7 @@ class Session:
     self.run, self._interruption = run, interruption
     check_model(run.model, run.table, run.staging)
     self.trainable, self.frozen, self.rates, self.digest = starting(run)
-    self._frozen_digest = states.digest(self.frozen)
+    self._frozen_digest = self._digest_now()
     self._check_scores()
     self.parts = Parts(run.model, self.frozen, run.staging)
     self.identity = {
@@ -231,12 +235,26 @@ class Session:
       except Exception:
         continue
       check_same_run(self.identity, manifest, self.run.folder)
+      self._tell_dtype(manifest)
       break
     found = self.checkpoints.restore(state, step)
     if found is None:
       return state, Best()
     state, manifest = found
     return state, Best(**manifest['best'])
+
+  def _tell_dtype(self, manifest: Mapping) -> None:
+    """Warns if 'auto' stands for another dtype than where the run began."""
+    here = self.run.model.config.activation_dtype
+    there = manifest.get('activation_dtype', here)
+    if there != here:
+      logging.warning(
+        'the checkpoint in %s was trained with ACTIVATION_DTYPE=%r, this run '
+        'goes on in %r; set it to the former for the same numbers',
+        self.run.folder,
+        there,
+        here,
+      )
 
   def evaluate(self, state: states.State) -> dict[str, float]:
     """Metrics of the models as they stand; writes eval/<step>/.
@@ -291,6 +309,7 @@ class Session:
       'base': str(self.run.base),
       'data_position': int(state.step),
       'config': ginfiles.operative(),
+      'activation_dtype': self.run.model.config.activation_dtype,
       'versions': export.versions(),
     }
     self.checkpoints.save(state, manifest)
@@ -328,9 +347,13 @@ class Session:
       'versions': export.versions(),
     }
 
+  def _digest_now(self) -> str:
+    """Digest of the frozen base as it is held."""
+    return states.digest(quantized.opened(self.frozen))
+
   def check_frozen(self) -> None:
     """Raises RuntimeError if the frozen base is not what it was."""
-    now = states.digest(self.frozen)
+    now = self._digest_now()
     if now != self._frozen_digest:
       raise RuntimeError(
         f'the frozen base changed: digest {self._frozen_digest} at the start, '

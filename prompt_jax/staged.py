@@ -4,7 +4,7 @@ While one stage trains, the next is compiled in a thread; a stage begins when
 its program is there.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 import time
 from typing import Any
@@ -24,8 +24,10 @@ class Staged:
     program: the program of a stage, by its number; not compiled yet.
     start: updates made before.
     say: tells that a stage begins.
+    others: {input length: batches to come}, see `Dataset.shapes`.
   Attributes:
-    rows: {stage: {'timed_steps', 'seconds', 'flops'}} of this life.
+    rows: {stage: {'timed_steps', 'seconds', 'flops'}} of this life; flops are
+      the mean of a step.
   """
 
   def __init__(
@@ -35,10 +37,12 @@ class Staged:
     program: Callable[[int], Program],
     start: int,
     say: Callable[[str], None] = lambda text: None,
+    others: Mapping[int, int] | None = None,
   ):
     self._schedule, self._parts, self._program = schedule, parts, program
     self._say, self._number, self._end = say, start, start
     self._stage, self._frozen, self._like = None, {}, None
+    self._others, self._spent = others or {}, 0.0
     self._current: Program | None = None
     self._threads = ThreadPoolExecutor(1, 'compile')
     self._coming: dict[int, Future] = {}
@@ -55,11 +59,19 @@ class Staged:
     if self._number == self._end:
       self._stand(state)
       self._enter(self._stage + 1)
+    program, row = self._current, self.rows[self._stage]
+    if not program.ready(state, self._frozen, batch):
+      self._stand(state)
+      program.compiled(state, self._frozen, batch)
     if self._since is None:
       self._since = time.monotonic()
     self._number += 1
-    self.rows[self._stage]['timed_steps'] += 1
-    return self._current(state, self._frozen, batch)
+    row['timed_steps'] += 1
+    before = program.flops
+    made = program(state, self._frozen, batch)
+    self._spent += program.flops - before
+    row['flops'] = self._spent / row['timed_steps']
+    return made
 
   def outside(self, function: Callable) -> Callable:
     """The function `(state, ...)`, whose time is not that of training."""
@@ -73,6 +85,8 @@ class Staged:
   def close(self) -> None:
     """Ends the compiling; waits for what has begun."""
     self._threads.shutdown(wait=True, cancel_futures=True)
+    if self._current is not None:
+      self._current.close()
 
   def _stand(self, state) -> None:
     """Stops the clock once the updates so far are made."""
@@ -84,6 +98,8 @@ class Staged:
   def _enter(self, stage: int) -> None:
     """Makes a stage the current one; waits until it is compiled."""
     self._frozen = {}  # lets go of the last one before the next is made
+    if self._current is not None:
+      self._current.close()
     coming = self._coming.pop(stage, None)
     if coming is None:
       self._compile(stage)
@@ -91,7 +107,7 @@ class Staged:
       coming.result()
     self._stage, self._frozen = stage, self._parts.frozen(stage)
     self._end = self._schedule.end(stage)
-    self._current = self._program(stage)
+    self._current, self._spent = self._program(stage), 0.0
     flops = self._current.cost()['flops']
     self.rows[stage] = {'timed_steps': 0, 'seconds': 0.0, 'flops': flops}
     if not self._schedule.is_plain:
@@ -99,8 +115,20 @@ class Staged:
         f'stage {stage + 1} of {len(self._schedule)}, from step '
         f'{self._number:,} to {self._end:,}: {self._schedule.cuts[stage]}'
       )
+    self._plan()
     if stage + 1 < len(self._schedule):
       self._coming[stage + 1] = self._threads.submit(self._compile, stage + 1)
+
+  def _plan(self) -> None:
+    """Has the program of the stage compiled for the other lengths."""
+    state, batch = self._like
+    frozen, name = shapes_of(self._frozen), 'encoder_input_tokens'
+    for length, batches in self._others.items():
+      like = batch[name]
+      shape = (like.shape[0], length)
+      like = jax.ShapeDtypeStruct(shape, like.dtype, sharding=like.sharding)
+      batch = {**batch, name: like}
+      self._current.plan(state, frozen, batch, ahead=batches > 0)
 
   def _compile(self, stage: int) -> None:
     state, batch = self._like

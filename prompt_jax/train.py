@@ -13,14 +13,22 @@ from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import functools
 import itertools
-import os
 import pathlib
 import time
 from typing import Any
 
 import jax
 
-from prompt_jax import batches, data, export, files, ginfiles, params
+from prompt_jax import (
+  batches,
+  compile_cache,
+  data,
+  export,
+  files,
+  ginfiles,
+  startup,
+  summary,
+)
 from prompt_jax.errors import UserError
 from prompt_jax.inserts import saved as inserts
 from prompt_jax.ledger import Ledger
@@ -28,6 +36,7 @@ from prompt_jax.prompts import parts
 from prompt_jax.session import Session, Shared
 from prompt_jax.staged import Staged, shapes_of
 from prompt_jax.stages import Schedule, Stage, check_model
+from prompt_jax.startup import STARTUP
 from prompt_jax.training import adafactor, loss, optim, sharding
 from prompt_jax.training import state as states
 from prompt_jax.training.loop import Loop, Plan
@@ -39,6 +48,7 @@ from prompt_jax.training.step import Program, train_step
 # 1.2 million of them, so a larger TRAIN_STEPS was likely meant that way.
 _T5X_STEPS = 500_000
 _EVALUATED = ('full', 'stage')
+STARTUP.imported()
 
 
 @dataclasses.dataclass
@@ -222,7 +232,7 @@ def _program(session: Session, state, model=None) -> Program:
     loss=run.loss,
     z_loss=run.z_loss,
     label_smoothing=run.label_smoothing,
-    loss_normalizing_factor=run.loss_normalizing_factor,
+    loss_normalizing_factor=_normalizing(run),
     microbatches=run.microbatches,
   )
   stays = jax.tree.map(lambda x: x.sharding, state)
@@ -234,11 +244,12 @@ def _program(session: Session, state, model=None) -> Program:
   )
 
 
-def compile_cache(folder: pathlib.Path) -> None:
-  """Keeps compiled programs across processes, unless the user chose where."""
-  if not os.environ.get('JAX_COMPILATION_CACHE_DIR'):
-    jax.config.update('jax_compilation_cache_dir', str(folder / 'compiled'))
-  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
+def _normalizing(run: Run):
+  """LOSS_NORMALIZING_FACTOR, the same for batches of all lengths."""
+  if run.loss_normalizing_factor != 'NUM_TOTAL_TARGET_TOKENS':
+    return run.loss_normalizing_factor
+  data = run.dataset
+  return float(data.batch_size * data.task_feature_lengths['targets'])
 
 
 def train(run: Run, shared: Shared | None = None) -> dict[str, Any]:
@@ -248,22 +259,27 @@ def train(run: Run, shared: Shared | None = None) -> dict[str, Any]:
     run: the run; its plan is put into steps.
     shared: what runs with other seeds and folders have compiled; None: they
       are none, and this one has a store of compiled programs of its own.
-  Returns: {step, reason, best_step, best, train_seconds, steps_per_second,
+  Returns: {step, steps, reason, best_step, best, train_seconds,
+    steps_per_second, examples_per_second, padding_share, phases,
     compile_seconds, cost, trainable, total, base_digest} of this life, and
-    {stages, saved} of the run, see `staged.Ledger`.
+    {stages, saved} of the run, see `ledger.Ledger`. The pace in examples is
+    of the steps alone, without evaluations; `phases` are seconds up to the
+    first step. It is in MODEL_DIR/summary.json too.
   Raises: UserError for bad input, before anything is compiled.
   """
+  STARTUP.again()
   run.check()
   if run.plan.counts_epochs:  # reads the data, so not where it need not
     run.plan = run.plan.in_steps(run.dataset.steps_per_epoch)
   if shared is None:
     shared = Shared()
-    compile_cache(run.folder)
+    compile_cache.keep()
   compiled = shared.compile_seconds
   with shared.interruption:
-    session = Session(run, shared.interruption, shared.evaluators)
-    state, best = session.restore()
-    start, seconds = int(state.step), 0.0
+    with STARTUP.phase('load'):
+      session = Session(run, shared.interruption, shared.evaluators)
+      state, best = session.restore()
+    start, seconds, padded = int(state.step), 0.0, None
     ledger = Ledger(run, session.parts, start)
     owed = bool(run.evaluations) and best.evaluated < start
     if start >= run.plan.train_steps and not (start and owed):
@@ -274,31 +290,30 @@ def train(run: Run, shared: Shared | None = None) -> dict[str, Any]:
       )
     else:
       files.write_text(run.folder / 'config.gin', ginfiles.operative())
-      state, best, reason, seconds = _carry_out(
+      state, best, reason, seconds, padded = _carry_out(
         session, state, best, shared, ledger
       )
       session.check_frozen()
     session.checkpoints.close()
-  _say_end(run, int(state.step), best, reason)
-  ledger.say()
-  return {
+  steps = int(state.step) - start
+  found = {
     **ledger.now,
     'step': int(state.step),
+    'steps': steps,
     'reason': reason,
     'best_step': best.step,
     'best': best.value,
     'train_seconds': seconds,
-    'steps_per_second': (int(state.step) - start) / max(seconds, 1e-9),
+    'steps_per_second': steps / max(seconds, 1e-9),
+    'padding_share': padded,
     'compile_seconds': shared.compile_seconds - compiled,
     'cost': shared.cost(),
-    'trainable': params.count(state.trainable),
-    'total': params.count(state.trainable) + params.count(session.frozen),
-    'base_digest': session.digest,
   }
+  return summary.told(session, ledger, best, found)
 
 
 def _carry_out(session: Session, state, best, shared: Shared, ledger: Ledger):
-  """Compiles the step and loops; (state, best, reason, seconds)."""
+  """Compiles and loops; (state, best, reason, seconds, padding share)."""
   run, start = session.run, int(state.step)
   compiled = shared.compile_seconds
 
@@ -315,16 +330,24 @@ def _carry_out(session: Session, state, best, shared: Shared, ledger: Ledger):
   # the state itself is given away at the first step
   places = shapes_of(state)
   progress = Progress(run.plan.train_steps, start)
-  staged = Staged(run.staging, session.parts, program, start, progress.say)
-  coming = _batches(run, start)
-  first = list(itertools.islice(coming, 1))  # none where steps are done
+  with STARTUP.phase('data'):
+    # data of another make need not say; its shapes are compiled as they come
+    tell = getattr(run.dataset, 'shapes', lambda start, end: {})
+    shapes = tell(start, run.plan.train_steps)
+    coming = _batches(run, start)
+    first = list(itertools.islice(coming, 1))  # none where steps are done
+  staged = Staged(
+    *(run.staging, session.parts, program, start, progress.say, shapes)
+  )
   if first:
-    cost = staged.begin(state, first[0]).cost()
-    _say_start(run, cost, start, shared.compile_seconds - compiled)
+    with STARTUP.phase('compile'):
+      cost = staged.begin(state, first[0]).cost()
+    spent = shared.compile_seconds - compiled
+    summary.say_start(run, cost, start, spent, [*shapes])
   log = Log(run.folder, start)
   loop = Loop(
     run.plan,
-    staged,
+    startup.announced(staged, progress.say),
     staged.outside(session.evaluate),
     staged.outside(save),
     log,
@@ -341,7 +364,7 @@ def _carry_out(session: Session, state, best, shared: Shared, ledger: Ledger):
     coming.close()
     progress.close()
     log.close()
-  return state, best, reason, time.monotonic() - began
+  return state, best, reason, time.monotonic() - began, loop.padding_share
 
 
 def _batches(run: Run, start: int):
@@ -353,34 +376,6 @@ def _batches(run: Run, start: int):
   return batches.prefetch(
     sharding.put_batch(run.mesh, batches.rows(batch, *mine)) for batch in host
   )
-
-
-def _say_start(run: Run, cost: Mapping, start: int, seconds: float) -> None:
-  """How long the run is, and what one step costs."""
-  steps, size = run.plan.train_steps, run.dataset.batch_size
-  said = f'{steps:,} steps of {size} examples'
-  if run.dataset.num_examples is not None:
-    epochs = steps / run.dataset.steps_per_epoch
-    said += f' = {epochs:.1f} epochs of {run.dataset.num_examples:,} examples'
-  if start:
-    said += f', going on at step {start:,}'
-  print(
-    f'{said}\none step: {cost["flops"] / 1e9:.2f} GFLOP, '
-    f'{cost["peak_bytes"] / 2**20:.0f} MiB, compiled in '
-    f'{seconds:.1f} s',
-    flush=True,
-  )
-
-
-def _say_end(run: Run, step: int, best, reason: str) -> None:
-  """Why the run stopped, where it was not simply done."""
-  if reason == 'SIGTERM':
-    print(f'SIGTERM: saved step {step}; run the same command to go on')
-  elif reason == 'patience':
-    print(
-      f'stopped at step {step}: {run.plan.best_metric} has not risen above '
-      f'{best.value:.2f} (step {best.step}) for {run.plan.patience} evaluations'
-    )
 
 
 if __name__ == '__main__':

@@ -8,7 +8,7 @@ bank = prompt_jax.load('mini', prompt={'reviews': 'r.npy', 'tweets': 't.npy'})
 bank.rank(['great', 'meh'], ['no', 'yes'], tasks=['tweets', 'reviews'])
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
 import json
 import os
@@ -25,9 +25,8 @@ from prompt_jax.inserts import saved as saved_inserts
 from prompt_jax.prompted import PromptEncoderDecoder
 from prompt_jax.prompts import saved
 from prompt_jax.prompts.attached import attached, tasks_of
-from prompt_jax.t5 import decode, pretrained
+from prompt_jax.t5 import pretrained
 from prompt_jax.t5.config import T5Config
-from prompt_jax.t5.t5 import Encoded
 from prompt_jax.tasks import features
 from prompt_jax.training import state as states
 from prompt_jax.training.step import Program
@@ -60,7 +59,7 @@ class TunedModel:
 
   def __post_init__(self):
     self._ranking = Program('ranking', predict.ranker(self.model))
-    self._ranking_each = Program('ranking by task', _row_ranker(self.model))
+    self._ranking_each = Program('ranking by task', predict.ranker(self.model))
     self._decoders: dict = {}
 
   def _ids(self, texts: Sequence[str], tasks: Sequence[str] | None):
@@ -216,33 +215,6 @@ class TunedModel:
       labels[task][row.argmax()]
       for task, row in zip(tasks, scores, strict=True)
     ]
-
-
-def _row_ranker(model) -> Callable:
-  """Builds `(flat, batch, labels int32[B,C,U]) -> float32[B,C]`.
-
-  As `predict.ranker`, with labels of its own for every row. The products have
-  the shapes they have there, so that the scores are the same bit for bit; a
-  `vmap` of it would be shorter and off by 4e-6.
-  """
-
-  def run(flat, batch, labels):
-    encoded = predict.encode(model, flat, batch)
-    rows, choices, length = labels.shape
-    each = Encoded(*(jnp.repeat(x, choices, axis=0) for x in encoded))
-    targets = labels.reshape(rows * choices, length)
-    logits = model.apply(
-      {'params': params.unflatten(flat)},
-      each,
-      jnp.pad(targets[:, :-1], ((0, 0), (1, 0))),
-      targets,
-      jnp.repeat(batch['task_ids'], choices, axis=0),
-      method='decode',
-    )
-    scores = decode.score(logits, targets, (targets > 0).astype(jnp.float32))
-    return scores.reshape(rows, choices)
-
-  return run
 
 
 def load(

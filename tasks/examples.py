@@ -8,16 +8,15 @@ from collections.abc import Mapping
 import importlib
 import inspect
 import itertools
+import sys
 
 from absl import logging
 import numpy as np
-import seqio
-import tensorflow as tf
 
 from prompt_jax import batches
 from prompt_jax.errors import UserError
 from prompt_jax.params import nearest
-from prompt_jax.tasks import features, local
+from prompt_jax.tasks import features, local, plain
 
 FEATURES = ('inputs', 'targets')
 READ = 1024  # examples turned from TensorFlow to NumPy at a time
@@ -30,7 +29,8 @@ def provider(name, vocabulary: str = 'shipped', module: str | None = None):
     name: a registered name, the name of a shipped task, or a FileTask.
     vocabulary: what a task that is registered here is tokenised with.
     module: imported first; a module that registers tasks.
-  Returns: seqio.Task or seqio.Mixture.
+  Returns: seqio.Task or seqio.Mixture; a PlainTask for a FileTask or a
+    shipped task where nothing has imported SeqIO.
   Raises: UserError if there is none (shows the nearest names).
   """
   if module:
@@ -46,19 +46,41 @@ def provider(name, vocabulary: str = 'shipped', module: str | None = None):
       ) from error
   if isinstance(name, local.FileTask):
     shown = name.vocabulary if name.vocabulary != 'shipped' else vocabulary
-    return local.register(name, features.vocabulary(shown))
+    return local.register(name, shown)
+  known = local.plainly(name)
+  if known is not None and 'seqio' not in sys.modules:
+    return known
+  shipped = local.shipped_names()
+  if 'seqio' not in sys.modules and name in shipped:
+    return local.register(local.shipped(name), vocabulary)
+  import seqio
+
   names = seqio.TaskRegistry.names() | seqio.MixtureRegistry.names()
   if name in names:
     return seqio.get_mixture_or_task(name)
-  shipped = local.shipped_names()
+  if known is not None:
+    return with_seqio(known)
   if name in shipped:
-    return local.register(local.shipped(name), features.vocabulary(vocabulary))
+    return local.register(local.shipped(name), vocabulary)
   close = nearest(str(name), sorted(names | set(shipped)))
   raise UserError(
     f'No task or mixture is called {name!r}; expected one that is registered '
     f'with SeqIO or shipped. Nearest: {", ".join(close) or "(none)"}. For '
     'your own module set MIXTURE_OR_TASK_MODULE, for a file use FileTask.'
   )
+
+
+def with_seqio(task):
+  """The seqio.Task of a PlainTask; any other task as it is."""
+  if not isinstance(task, plain.PlainTask):
+    return task
+  found = features.vocabulary(task.vocabulary.file)
+  return local.register(local.definition(task.name), found)
+
+
+def is_mixture(provider) -> bool:
+  """Whether it is a seqio.Mixture."""
+  return hasattr(provider, 'tasks')
 
 
 def shares(mixture) -> dict[str, float]:
@@ -70,11 +92,13 @@ def shares(mixture) -> dict[str, float]:
     mixture: seqio.Mixture; a rate may be a function, of a sub-mixture too.
   Returns: {task name: rate}, sorted by name as SeqIO does.
   """
+  import seqio
+
   rates: dict[str, float] = collections.defaultdict(float)
   for name, rate in mixture.rate_per_task_name.items():
     part = seqio.get_mixture_or_task(name)
     value = float(rate(part) if callable(rate) else rate)
-    if isinstance(part, seqio.Mixture):
+    if is_mixture(part):
       inner = shares(part)
       for task, each in inner.items():
         rates[task] += value * each / sum(inner.values())
@@ -118,6 +142,9 @@ def cached(task, use_cached: bool) -> bool:
 
 def _source(task, split, lengths, use_cached, seed=0, repeat=False):
   """Uncut tf.data examples: in file order, or shuffled and without end."""
+  import seqio
+
+  task = with_seqio(task)
 
   def needs(step):
     argument = inspect.signature(step).parameters.get('sequence_length')
@@ -159,6 +186,8 @@ def _only(rows, names):
 
 def _read(rows, names, texts):
   """Reads tf.data examples: ({name: Ragged}, {name: [text]})."""
+  import tensorflow as tf
+
   found, sizes = collections.defaultdict(list), collections.defaultdict(list)
   words = {name: [] for name in texts}
   for part in rows.ragged_batch(READ):
@@ -191,15 +220,19 @@ def load(task, split, lengths, use_cached=False, limit=None, texts=False):
   Raises: UserError if the split is missing or empty.
   """
   check_split(task, split)
-  rows = _source(task, split, lengths, use_cached)
-  kept = [
-    name
-    for name in ('inputs_pretokenized', 'targets_pretokenized')
-    if texts and name in rows.element_spec
-    if rows.element_spec[name].shape.rank == 0
-  ]
-  rows = _only(rows, [*FEATURES, *kept]).take(-1 if limit is None else limit)
-  whole, words = _read(rows, FEATURES, kept)
+  rows = local.rows_of(task)
+  if rows is not None:  # one tokeniser, whether SeqIO is there or not
+    whole, words = rows.read(split, limit)
+  else:
+    rows = _source(task, split, lengths, use_cached)
+    kept = [
+      name
+      for name in ('inputs_pretokenized', 'targets_pretokenized')
+      if texts and name in rows.element_spec
+      if rows.element_spec[name].shape.rank == 0
+    ]
+    rows = _only(rows, [*FEATURES, *kept]).take(-1 if limit is None else limit)
+    whole, words = _read(rows, FEATURES, kept)
   if not whole:
     raise UserError(
       f'Split {split!r} of task {task.name!r} is empty; expected at least '

@@ -18,10 +18,11 @@ import hashlib
 import json
 import pathlib
 import string
+import sys
 
 from prompt_jax.errors import UserError
 from prompt_jax.params import nearest
-from prompt_jax.tasks import features, metrics, table
+from prompt_jax.tasks import features, metrics, plain, table
 
 SPLITS = ('train', 'validation', 'test')
 
@@ -237,6 +238,7 @@ class _Registered:
   vocabulary: object
   digest: str  # of the examples: the same path may hold other rows later
   provider: object  # to notice a registry that was reset
+  rows: plain.PlainTask = dataclasses.field(compare=False)
 
 
 _registered: dict[str, _Registered] = {}
@@ -249,22 +251,19 @@ def definition(name: str) -> FileTask | None:
 
 
 def register(file_task: FileTask, vocabulary=None):
-  """Registers a FileTask with SeqIO; the same one twice is fine.
+  """Registers a FileTask; the same one twice is fine.
 
   text -> tokenize -> append EOS; the texts stay in the example as
   'inputs_pretokenized' and 'targets_pretokenized'.
 
   Args:
     file_task: the definition.
-    vocabulary: a SeqIO vocabulary; None: the one that the task names.
-  Returns: the seqio.Task.
+    vocabulary: a SeqIO vocabulary or its path; None: that of the task.
+  Returns: a seqio.Task; a PlainTask where nothing has imported SeqIO.
   Raises: UserError on any mistake in the definition or its files, or if the
     name already stands for something else.
   """
-  import seqio
-
   name = file_task.name
-  vocabulary = vocabulary or features.vocabulary(file_task.vocabulary)
   if not file_task.files:
     raise UserError(
       f'Task {name!r} has no files; expected {{split: path}} such as '
@@ -277,12 +276,26 @@ def register(file_task: FileTask, vocabulary=None):
   data = {split: examples(file_task, split) for split in file_task.files}
   digest = hashlib.sha256(repr(sorted(data.items())).encode()).hexdigest()
 
+  path = vocabulary or file_task.vocabulary
+  light = isinstance(path, str) and 'seqio' not in sys.modules
+  if light:
+    vocabulary = plain.vocabulary(path)
+  elif isinstance(path, str):
+    vocabulary = features.vocabulary(path)
+  rows = plain.PlainTask(name, data, vocabulary, bound, file_task.label_of)
+  new = _Registered(file_task, vocabulary, digest, None, rows)
+  if light:
+    return _same(new) if name in _registered else _kept(new, rows)
+  import seqio
+
   if name in seqio.TaskRegistry.names() | seqio.MixtureRegistry.names():
-    return _same(_Registered(file_task, vocabulary, digest, None))
+    return _same(new)
+  if plainly(name):  # SeqIO has been imported since
+    _same(dataclasses.replace(new, vocabulary=plainly(name).vocabulary))
   try:
     provider = seqio.TaskRegistry.add(
       name,
-      source=_source(data),
+      source=plain.seqio_source(data),
       preprocessors=[
         seqio.preprocessors.tokenize,
         seqio.preprocessors.append_eos,
@@ -296,42 +309,46 @@ def register(file_task: FileTask, vocabulary=None):
       f'SeqIO does not take the task name {name!r}: {error}. Expected '
       'letters, digits and . : _ # only.'
     ) from error
-  _registered[name] = _Registered(file_task, vocabulary, digest, provider)
+  return _kept(new, provider)
+
+
+def _kept(new: _Registered, provider):
+  """The provider, which is registered from now on."""
+  kept = dataclasses.replace(new, provider=provider)
+  _registered[new.task.name] = kept
   return provider
+
+
+def rows_of(provider) -> plain.PlainTask | None:
+  """The rows of a FileTask, as it is registered; None for any other task."""
+  found = _registered.get(provider.name)
+  return found.rows if found and found.provider is provider else None
+
+
+def plainly(name: str) -> plain.PlainTask | None:
+  """The task registered under a name without SeqIO, or None."""
+  found = _registered.get(name)
+  known = found is not None and isinstance(found.provider, plain.PlainTask)
+  return found.provider if known else None
 
 
 def _same(new: _Registered):
   """The registered task that equals `new`; raises UserError if none does."""
-  import seqio
-
   name = new.task.name
   old = _registered.get(name)
-  tasks = seqio.TaskRegistry
-  if old and name in tasks.names() and tasks.get(name) is old.provider:
+  there = plainly(name) is not None
+  if not there:
+    import seqio
+
+    tasks = seqio.TaskRegistry
+    there = old and name in tasks.names() and tasks.get(name) is old.provider
+  if there:
     if dataclasses.replace(new, provider=old.provider) == old:
       return old.provider
   raise UserError(
     f'The task name {name!r} already stands for another definition '
     '(other files, rows, template, labels, metric or vocabulary); expected '
     'one definition a name. Choose another name.'
-  )
-
-
-def _source(data):
-  """A SeqIO source over {split: [(input, target)]} held in memory."""
-  import seqio
-  import tensorflow as tf
-
-  def dataset(split, shuffle_files=False, seed=None):
-    inputs, targets = map(list, zip(*data[split], strict=True))
-    rows = tf.data.Dataset.from_tensor_slices(
-      {'inputs': inputs, 'targets': targets}
-    )
-    return rows.shuffle(len(inputs), seed=seed) if shuffle_files else rows
-
-  counts = {split: len(pairs) for split, pairs in data.items()}
-  return seqio.FunctionDataSource(
-    dataset, splits=list(data), num_input_examples=counts
   )
 
 

@@ -1,7 +1,18 @@
-"""Rules of every test: eight CPU devices, no silent rank promotion."""
+"""Rules of every test: eight CPU devices, no silent rank promotion.
 
+No test writes to the home of who runs it.
+"""
+
+import atexit
 import os
+import shutil
+import tempfile
 
+# a run keeps compiled programs in the user's home unless it is told where
+if not os.environ.get('JAX_COMPILATION_CACHE_DIR'):
+  _compiled = tempfile.mkdtemp(prefix='compiled')
+  atexit.register(shutil.rmtree, _compiled, ignore_errors=True)
+  os.environ['JAX_COMPILATION_CACHE_DIR'] = _compiled
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 _flags = os.environ.get('XLA_FLAGS', '')
 if 'host_platform_device_count' not in _flags:

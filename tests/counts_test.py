@@ -55,6 +55,14 @@ PUBLISHED = {
   ('t5_base', 'mpt', 'NUM_TASKS=1'): 77_668,
   # Razdaibiedina et al. 2023, released code: 10 rows, bottleneck 800
   ('t5_base', 'residual'): 1_239_584,
+  # Su et al. 2022, released code: base to base, 100 rows and 768 units
+  (
+    't5_base',
+    'projected',
+    "SOURCE_PROMPTS=['a.npy']",
+    'projected.Projected.source_length=100',
+    'projected.Projected.source_width=768',
+  ): 118_043_904,
   # PEFT's `print_trainable_parameters` of T5 base at rank 8
   ('t5_1_1_base', 'lora'): 884_736,
   # Raffel et al. 2020, section 2.1: about 220 million

@@ -215,6 +215,88 @@ def test_padding_share(tasks):
   )
 
 
+BUCKETS = {'length_buckets': [9, 12, 23]}
+
+
+def lengths_of(found, steps):
+  return [found.batch(s)['encoder_input_tokens'].shape[1] for s in steps]
+
+
+def rows_of(found, steps):
+  """The real tokens of every row."""
+  arrays = [found.batch(step)['encoder_input_tokens'] for step in steps]
+  return [tuple(row[row > 0]) for array in arrays for row in array]
+
+
+def test_buckets_hold_every_example_once_an_epoch(tasks):
+  names, rates = ['big', 'long'], {'big': 3, 'long': 1}
+  plain = dataset('big')
+  for settings in BUCKETS, {'length_buckets': 'auto'}:
+    found = dataset('big', **settings)
+    assert (found.num_examples, found.steps_per_epoch) == (47, 10)
+    order = rows_of(found, range(47))
+    assert all(
+      sorted(order[i : i + 47]) == sorted(rows_of(plain, range(47))[i : i + 47])
+      for i in range(0, 235, 47)
+    )
+  found = dataset(names, rates=rates, **BUCKETS)
+  held = lengths_of(found, range(60))
+  assert set(held) <= {9, 12, 23} and len(set(held)) > 1
+  for step, length in enumerate(held):
+    batch = found.batch(step)
+    longest = (batch['encoder_input_tokens'] > 0).sum(axis=1).max()
+    assert length == min(x for x in (9, 12, 23) if x >= longest)
+    # no target of the tasks is longer
+    assert (
+      batch['decoder_target_tokens'].shape[1] == found.lengths['targets'][0]
+    )
+  assert found.lengths['targets'][0] == max(
+    (dataset(names, rates=rates).batch(s)['decoder_target_tokens'] > 0)
+    .sum(axis=1)
+    .max()
+    for s in range(20)
+  )
+
+
+def test_buckets_resume_and_count_in_the_fingerprint(tasks):
+  names = ['big', 'small', 'long']
+  whole = dataset(names, **BUCKETS)
+  first = [whole.batch(step) for step in range(150)]
+  fresh = dataset(names, **BUCKETS)
+  for step in (100, 3, 63, 64, 149):  # in the middle of windows too
+    same(fresh.batch(step), first[step])
+  same(next(dataset(names, **BUCKETS).batches(77)), first[77])
+  digests = {
+    dataset(names, length_buckets=x).fingerprint()
+    for x in (None, [9, 12, 23], [12, 23])
+  }
+  assert len(digests) == 3
+  assert dataset(names, **BUCKETS).fingerprint() == whole.fingerprint()
+
+
+def test_shapes_to_come(tasks):
+  found = dataset(['big', 'long'], **BUCKETS)
+  counts = collections.Counter(lengths_of(found, range(5, 40)))
+  shapes = found.shapes(5, 40)
+  assert set(shapes) == {9, 12, 23}
+  assert shapes == {n: counts[n] for n in (9, 12, 23)}
+  assert list(shapes.values()) == sorted(shapes.values(), reverse=True)
+  assert dataset('big').shapes(5, 40) == {23: 35}
+
+
+def test_padding_share_with_buckets(tasks):
+  found = dataset('big', batch_size=47, **BUCKETS)
+  batch = found.batch(0)
+  assert found.padding_share == pytest.approx(
+    {
+      'inputs': np.mean(batch['encoder_input_tokens'] == 0),
+      'targets': np.mean(batch['decoder_target_tokens'] == 0),
+    }
+  )
+  fewer = dataset(['big', 'long'], **BUCKETS).padding_share['inputs']
+  assert fewer < dataset(['big', 'long']).padding_share['inputs']
+
+
 def test_rows_of_hosts_make_the_batch(tasks):
   batch = dataset(batch_size=6).batch(3)
   parts = [batches.rows(batch, i, 3) for i in range(3)]
@@ -242,6 +324,21 @@ def test_evaluation_is_in_file_order_and_one_shape(tasks):
   assert (held[0]['task_ids'] == 2).all()
   few = data.evaluation('big', 'train', LENGTHS, 7, max_examples=3)
   assert len(few) == 3 and len(list(few.batches())) == 1
+
+
+def test_evaluation_by_length_holds_every_example_once(tasks):
+  found = data.evaluation('big', 'validation', LENGTHS, 2)
+  rows, shapes, filled = [], [], 0
+  for which, batch in found.by_length():
+    tokens = batch['encoder_input_tokens']
+    rows += which.tolist()
+    shapes.append(tokens.shape[1])
+    filled += len(tokens) - len(which)
+    for row, example in zip(tokens, which, strict=False):
+      ids = found.tokens.inputs[example]
+      assert row[row > 0].tolist() == ids.tolist()
+  assert sorted(rows) == list(range(47)) and filled == 1
+  assert shapes == sorted(shapes)
 
 
 def count_up(split, shuffle_files):
@@ -290,6 +387,20 @@ def test_streams_resume_by_seek(unsized):
     _ = dataset('unsized', shots=2).chosen
   with pytest.raises(UserError, match="examples of 'unsized' is not known"):
     dataset(['unsized', 'small']).seek(0)
+
+
+def test_streamed_batches_are_padded_to_a_bucket(unsized):
+  found = dataset('unsized', **BUCKETS)
+  plain = dataset('unsized')
+  for one, two in itertools.islice(
+    zip(found.batches(), plain.batches(), strict=False), 5
+  ):
+    a, b = one['encoder_input_tokens'], two['encoder_input_tokens']
+    assert a.shape[1] in (9, 12, 23)
+    np.testing.assert_array_equal(a, b[:, : a.shape[1]])
+    assert not b[:, a.shape[1] :].any()
+  auto = dataset('unsized', length_buckets='auto')  # nobody knows the lengths
+  same(next(auto.batches()), next(plain.batches()))
 
 
 def test_a_large_task_is_streamed(tasks):
@@ -359,6 +470,7 @@ ERRORS = [
   ('big', {'module': 'no.such'}, "no module 'no.such'"),
   ('big', {'split': 'tset'}, "no split 'tset'; expected one of train, valid"),
   ('big', {'batch_size': 0}, 'batch_size is 0'),
+  ('big', {'length_buckets': [9]}, 'LENGTH_BUCKETS ends with 9'),
   ('big', {'shots': -1}, 'shots is -1'),
   ('big', {'seed': None}, 'seed is None'),
   ('nothing', {'max_in_memory': 10}, "'nothing' ended"),

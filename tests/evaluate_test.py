@@ -13,6 +13,8 @@ from prompt_jax.batches import assemble
 from prompt_jax.data import Dataset
 from prompt_jax.errors import UserError
 from prompt_jax.evaluate import Evaluator, Result, flat_metrics
+from prompt_jax.evaluation_set import rows_in_memory
+from prompt_jax.t5.config import T5Config
 from prompt_jax.tasks import local
 from prompt_jax.training import state as states
 from tests import tiny
@@ -78,6 +80,28 @@ def test_rank_scores_are_teacher_forced_sums(sets, untrained):
     assert row['prediction'] == max(row['scores'], key=row['scores'].get)
   right = [row['target'] == row['prediction'] for row in result.predictions]
   assert result.metrics['accuracy'] == pytest.approx(100 * np.mean(right))
+
+
+@pytest.mark.slow
+def test_the_order_of_batches_does_not_show(sets, untrained, monkeypatch):
+  model, flat = untrained
+  (sorted_,) = Evaluator(model, sets[:1])(flat)
+  asked = []
+
+  def plain(each):
+    for start, batch in zip(range(0, 10, 8), each.batches(), strict=True):
+      asked.append(batch['encoder_input_tokens'].shape)
+      yield np.arange(start, min(start + 8, 10)), batch
+
+  monkeypatch.setattr(type(sets[0]), 'by_length', plain)
+  (in_order,) = Evaluator(model, sets[:1])(flat)
+  assert asked == [(8, 13), (8, 13)]
+  assert in_order.metrics == sorted_.metrics
+  for one, two in zip(in_order.predictions, sorted_.predictions, strict=True):
+    for name in 'input', 'target', 'prediction':
+      assert one[name] == two[name]
+    scores = [list(x['scores'].values()) for x in (one, two)]
+    np.testing.assert_allclose(*scores, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.slow
@@ -161,5 +185,15 @@ def test_sets_of_a_dataset(tasks):
     ('evaluate_one', 0, 8),
     ('evaluate_two', 1, 8),
   ]
+  small = evaluate.evaluation_sets(
+    dataset, batch_size='auto', config=tiny.model().config
+  )
+  rows = rows_in_memory(tiny.model().config, LENGTHS)
+  assert small[0].batch_size == rows > 256 and rows % 8 == 0
+  large = T5Config(32128, 1024, 64, 2816, 16, 24, 24)
+  rows = rows_in_memory(large, {'inputs': 512, 'targets': 8})
+  assert rows % 8 == 0 and rows < 64
+  with pytest.raises(UserError, match="is 'auto', which needs the shapes"):
+    evaluate.evaluation_sets(dataset, batch_size='auto')
   with pytest.raises(UserError, match="has a split 'test'; expected one of"):
     evaluate.evaluation_sets(dataset, 'test')

@@ -78,7 +78,7 @@ def test_parameter_count(name):
   assert _count(config) == _PUBLIC[name]
   header = (_GIN / 'models' / f'{name}.gin').read_text().splitlines()[0]
   assert header.startswith(f'# {_PUBLIC[name]:,} parameters; ')
-  assert config.activation_dtype == 'bfloat16'
+  assert _macro('ACTIVATION_DTYPE') == 'auto'
   assert config.dropout_rate == 0.1
   assert config.remat == 'none'
   assert config.is_gated != (name in _ORIGINAL)

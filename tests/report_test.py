@@ -29,6 +29,12 @@ FILES = {
       'masked': [{'ratio': 0.2, 'own': 60.0, 'random': [75.0], 'other': {}}],
     }
   },
+  'study/tables.json': {
+    'speed': {'head': ['a', 'b'], 'rows': [['c', 1.5]], 'notes': ['d < e']}
+  },
+  'study/curves.json': {
+    'both': {'across': 'step', 'lines': {'c': [[0, 1.0], [5, 2.0]], 'd': []}}
+  },
   'study/projected.json': {
     'scores': {'a': {'projected': 70.0, 'random': 50.0}},
     'diagnostic': {'direction_ratio': 1e-9},
@@ -36,13 +42,18 @@ FILES = {
 }
 
 
-@pytest.fixture
-def folder(tmp_path):
+def write(folder):
+  """Writes a file of every kind below a folder."""
   for name, content in FILES.items():
-    path = tmp_path / name
+    path = folder / name
     path.parent.mkdir(exist_ok=True)
     text = content if isinstance(content, str) else json.dumps(content)
     path.write_text(text)
+
+
+@pytest.fixture
+def folder(tmp_path):
+  write(tmp_path)
   return tmp_path
 
 
@@ -51,7 +62,13 @@ def test_every_file_has_its_section(folder, capsys):
   assert cli.main(['report', str(folder), '--output', str(out)]) == 0
   text = out.read_text()
   assert text.count('<h3>') == len(FILES)
-  for words in ('61.50', '25.00', 'The projector has collapsed', '&lt;b&gt;'):
+  for words in (
+    '61.50',
+    '25.00',
+    'The projector has collapsed',
+    '&lt;b&gt;',
+    'd &lt; e',
+  ):
     assert words in text
   assert '<b>' not in text and 'viewport' in text
 
@@ -76,6 +93,18 @@ def test_numbers():
   assert report.number(None) == report.number(float('nan')) == '-'
   assert report.number(1234.567) == '1,234.57'
   assert report.number(1e-9) == '1.0e-09' and report.number(3) == '3'
+
+
+def test_texts_break_where_they_may():
+  rows = [['a_b', '1.0 ± 0.2']]
+  said = report.table(['task_name', 'score'], rows)
+  assert 'task_<wbr>name' in said and 'a_<wbr>b' in said
+  assert '1.0&nbsp;±&nbsp;0.2' in said
+
+
+def test_what_lies_in_the_folder_itself_has_no_heading(tmp_path):
+  (tmp_path / 'layers.json').write_text('{"ON": [0.1, 0.2]}')
+  assert '<h3>' not in report.page(tmp_path)
 
 
 def test_a_chart_of_nothing_and_of_one_point():

@@ -16,7 +16,11 @@ from tests import tiny
 ROOT = pathlib.Path(__file__).parents[1]
 STEPS = 20
 SETTINGS = dict(
-  TRAIN_STEPS=STEPS, EVAL_PERIOD=5, DROPOUT_RATE=0.1, BEST_METRIC='accuracy'
+  TRAIN_STEPS=STEPS,
+  EVAL_PERIOD=5,
+  DROPOUT_RATE=0.1,
+  BEST_METRIC='accuracy',
+  LENGTH_BUCKETS=[8, 13],  # the texts have 7 to 9 tokens
 )
 # (point, exit code, newest checkpoint afterwards); each goes on from the last
 LIVES = [
@@ -104,7 +108,8 @@ def test_interrupted_and_resumed_is_bitwise_uninterrupted(start, tmp_path):
       assert list((cut / 'checkpoints').glob('10.*')), 'nothing half-written'
   last = start('prompt_jax.train', *flags(cut)[1:], cache=cache)
   assert 'going on at step 17' in ended(last, 0)
-  ended(undisturbed, 0)
+  said = ended(undisturbed, 0)
+  assert 'batches of 8, 13 input tokens, each as its examples need' in said
 
   name = f'prompts/{STEPS}/resumed.npy'
   np.testing.assert_array_equal(np.load(cut / name), np.load(whole / name))

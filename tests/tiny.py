@@ -16,6 +16,7 @@ import numpy as np
 from prompt_jax import ginfiles
 from prompt_jax.prompted import PromptEncoderDecoder
 from prompt_jax.prompts import Prompt
+from prompt_jax.stages import Schedule, Stage
 from prompt_jax.t5 import pretrained
 from prompt_jax.t5.config import T5Config
 from prompt_jax.training import loss, optim, sharding
@@ -108,6 +109,7 @@ def run(model, mesh=None, table=TABLE, **fields):
     'label_smoothing': 0.0,
     'loss_normalizing_factor': None,
     'microbatches': 1,
+    'staging': Schedule((Stage(),), 1, model.config),
   } | fields
   mesh = mesh or sharding.make_mesh(devices=jax.devices()[:1])
   return types.SimpleNamespace(model=model, mesh=mesh, table=table, **fields)

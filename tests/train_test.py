@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from prompt_jax import data, train
+from prompt_jax import data, startup, train
 from prompt_jax.errors import UserError
 from prompt_jax.session import Session
 from prompt_jax.training.checkpoint import Checkpoints
@@ -32,6 +32,21 @@ def test_summary(run):
   assert (said['step'], said['reason']) == (4, 'done')
   assert said['trainable'] == 21 and said['total'] > 21
   assert said['cost']['flops'] > 0 and said['train_seconds'] > 0
+  assert said['examples_per_second'] >= 8 * said['steps_per_second'] > 0
+  phases = dict(said['phases'])
+  total = phases.pop('total')
+  assert list(phases) == [*startup.PHASES, 'other']
+  # seconds are rounded to hundredths
+  assert abs(sum(phases.values()) - total) < 0.01 * len(phases)
+  assert phases['compile'] > 0 and phases['load'] > 0
+  written = json.loads((run.model_dir / 'summary.json').read_text())
+  assert written == said
+  lines = (run.model_dir / 'metrics.jsonl').read_text().splitlines()
+  each = [json.loads(line).get('padding_share') for line in lines]
+  each = [share for share in each if share is not None]
+  assert len(each) == 4 and said['padding_share'] == pytest.approx(
+    np.mean(each)
+  )
 
 
 def test_files_of_a_run(run):

@@ -28,10 +28,13 @@ class Bank(nn.Module):
   Args:
     paths: saved prompts, see `saved.load`.
     length: P, which each of them has to have.
+    axis: logical name of the first axis: 'tasks' where prompt s is that of
+      task s.
   """
 
   paths: Sequence[str | os.PathLike] = ()
   length: int = 100
+  axis: str | None = None
 
   @property
   def files(self) -> tuple[str | os.PathLike, ...]:
@@ -78,6 +81,6 @@ class Bank(nn.Module):
 
     return self.param(
       'prompts',
-      nn.with_logical_partitioning(init, (None, 'prompt', 'prompt_embed')),
+      nn.with_logical_partitioning(init, (self.axis, 'prompt', 'prompt_embed')),
       (len(self.paths), self.length, width),
     )

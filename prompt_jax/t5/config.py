@@ -3,8 +3,10 @@
 import dataclasses
 
 from prompt_jax.errors import UserError
+from prompt_jax.t5 import probe
 
-_DTYPES = ('float32', 'bfloat16')
+_DTYPES = ('float32', 'bfloat16', 'auto')
+_FROZEN = (None, 'int8')
 _REMAT = ('none', 'full')
 _MLPS = (('relu',), ('gelu', 'linear'))
 
@@ -27,8 +29,11 @@ class T5Config:
     dropout_rate: share dropped while training; 0 keeps the base as it is.
     activation_dtype: dtype of the operands of every product ('float32' or
       'bfloat16'); residual stream, norms, softmax and logits stay float32.
+      'auto' becomes the faster one here, see `t5.probe`.
     remat: 'none', or 'full' to recompute each layer in the backward pass.
     layer_norm_epsilon: added to the mean square.
+    frozen_dtype: 'int8' holds the frozen dense kernels as int8 with a scale
+      for each output, see `t5.quantized`; None in the activation dtype.
     decoder_d_ff: F of the decoder where it is not the encoder's, as in some
       partial models; None is d_ff.
   Raises: UserError for float16, an unknown dtype, remat policy or MLP.
@@ -51,6 +56,7 @@ class T5Config:
   remat: str = 'none'
   layer_norm_epsilon: float = 1e-6
   decoder_d_ff: int | None = None
+  frozen_dtype: str | None = None
 
   def __post_init__(self):
     object.__setattr__(self, 'mlp_activations', tuple(self.mlp_activations))
@@ -63,6 +69,7 @@ class T5Config:
     for name, allowed in (
       ('activation_dtype', _DTYPES),
       ('remat', _REMAT),
+      ('frozen_dtype', _FROZEN),
       ('mlp_activations', _MLPS),
     ):
       if getattr(self, name) not in allowed:
@@ -70,6 +77,9 @@ class T5Config:
           f'T5Config.{name} is {getattr(self, name)!r}; expected one of '
           f'{allowed}.'
         )
+    if self.activation_dtype == 'auto':
+      # what is computed, saved and compared is the dtype, not the wish
+      object.__setattr__(self, 'activation_dtype', probe.activation_dtype())
 
   @property
   def is_gated(self) -> bool:

@@ -15,8 +15,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from prompt_jax.t5.attend import attend, join, split
 from prompt_jax.t5.config import T5Config
 from prompt_jax.t5.product import product
+from prompt_jax.t5.quantized import Quantized, quantized_product
 from prompt_jax.t5.sites import Inserts, site
 from prompt_jax.typing import Array
 
@@ -31,7 +33,10 @@ _relpos_init = nn.initializers.variance_scaling(1.0, 'fan_avg', 'uniform')
 
 
 class Dense(nn.Module):
-  """y = x kernel, without a bias; kernel [D,F] with logical axes `axes`."""
+  """y = x kernel, without a bias; kernel [D,F] with logical axes `axes`.
+
+  A frozen kernel may be `Quantized`.
+  """
 
   features: int
   axes: tuple[str, str]
@@ -45,7 +50,8 @@ class Dense(nn.Module):
       nn.with_logical_partitioning(self.kernel_init, self.axes),
       (x.shape[-1], self.features),
     )
-    return product(x, kernel, self.dtype)
+    multiply = quantized_product if isinstance(kernel, Quantized) else product
+    return multiply(x, kernel, self.dtype)
 
 
 class RMSNorm(nn.Module):
@@ -176,7 +182,7 @@ class Attention(nn.Module):
       name=name,
     )
     y = site(self, name, dense(x), x)
-    return y.reshape(*y.shape[:-1], c.num_heads, c.d_kv).swapaxes(-2, -3)
+    return split(y, c.num_heads, c.activation_dtype)
 
   def _remember(self, key, value, position, length):
     """Writes a chunk of keys and values into the cache at `position`."""
@@ -199,6 +205,18 @@ class Attention(nn.Module):
       make = lambda name=name: self._heads(name, context).astype(dtype)
       kept.append(self.variable('cache', f'cached_{name}', make).value)
     return kept
+
+  def _kept(self, value, deterministic):
+    """Values [B,N,J,K] without the keys that dropout leaves out.
+
+    Its mask is one for all queries, so that dropping a column of the weights
+    is dropping a row of the values.
+    """
+    rate = self.config.dropout_rate
+    if deterministic or not rate:
+      return value
+    kept = jnp.ones((*value.shape[:-2], 1, value.shape[-2]))  # [B,N,1,J]
+    return value * Dropout(rate)(kept, deterministic).swapaxes(-1, -2)
 
   @nn.compact
   def __call__(
@@ -235,14 +253,13 @@ class Attention(nn.Module):
         # J is read off a shape: under remat an int would be traced.
         length = allowed.shape[-1]
         key, value = self._remember(key, value, position, length)
-    scores = product(query, key.swapaxes(-1, -2), c.activation_dtype)
-    scores = scores + jnp.where(allowed, 0.0, _MASKED)
+    add = jnp.where(allowed, 0.0, _MASKED)
     if bias is not None:
-      scores = scores + bias
-    weights = jax.nn.softmax(scores, axis=-1)  # [B,N,T,J]
-    weights = Dropout(c.dropout_rate)(weights, deterministic)
-    y = product(weights, value, c.activation_dtype)  # [B,N,T,K]
-    y = y.swapaxes(-2, -3).reshape(*x.shape[:-1], c.num_heads * c.d_kv)
+      add = add + bias
+    y = attend(
+      query, key, self._kept(value, deterministic), add, c.activation_dtype
+    )
+    y = join(y, c.activation_dtype)  # [B,T,N K]
     dense = Dense(
       c.d_model,
       ('joined_kv', 'embed'),

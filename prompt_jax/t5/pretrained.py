@@ -350,6 +350,6 @@ def _transposed(expected, found) -> list[str]:
 
 def shapes_of(config: T5Config) -> dict[str, Any]:
   """What config.json says of a model: all of T5Config but run-time choices."""
-  chosen = ('activation_dtype', 'remat', 'dropout_rate')
+  chosen = ('activation_dtype', 'frozen_dtype', 'remat', 'dropout_rate')
   fields = dataclasses.asdict(config)
   return {k: v for k, v in fields.items() if k not in chosen and v is not None}

@@ -175,6 +175,7 @@ class Loop:
     self._save, self._log, self._progress = save, log, progress
     self._interruption = interruption
     self._meter = Meter()
+    self._inputs = [0.0, 0.0]  # real tokens and positions of this life
     # Sums wait here for one step, so that reading them does not hold up the
     # device, which is already at the next.
     self._pending: collections.deque = collections.deque()
@@ -185,6 +186,14 @@ class Loop:
       sums = jax.device_get(sums)
       check_finite(number, sums, paths)
       self._meter.add(sums)
+      for i, name in enumerate(('input_tokens', 'input_positions')):
+        self._inputs[i] += float(sums.get(name, 0.0))
+
+  @property
+  def padding_share(self) -> float | None:
+    """Share of the input positions so far; None where that is not known."""
+    tokens, positions = self._inputs
+    return 1 - tokens / positions if positions else None
 
   def run(self, state: State, batches: Iterator[Any], best: Best) -> tuple:
     """Trains on.

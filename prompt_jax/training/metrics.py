@@ -59,7 +59,7 @@ class Meter:
 
     Returns: loss and z_loss per real target token (nats), accuracy per
       target token, learning_rate_factor, steps, examples and target tokens
-      per second.
+      per second; padding_share of the input positions, where known.
     """
     s, seconds = self._sums, max(self._clock() - self._since, 1e-9)
     weights = max(s['weights'], 1e-9)
@@ -72,6 +72,8 @@ class Meter:
       'seqs_per_second': s['sequences'] / seconds,
       'target_tokens_per_second': s['tokens'] / seconds,
     }
+    if s.get('input_positions'):
+      found['padding_share'] = 1 - s['input_tokens'] / s['input_positions']
     self._sums, self._steps, self._since = {}, 0, self._clock()
     return found
 

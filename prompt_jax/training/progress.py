@@ -41,9 +41,12 @@ class Progress:
     """Shows one point of the training metrics."""
     spent = time.monotonic() - self._first
     left = spent / max(step - self._start, 1) * (self._total - step)
+    padded = metrics.get('padding_share')
+    padded = '' if padded is None else f'padding {100 * padded:.0f} %  '
     said = (
       f'loss {metrics["loss"]:.4f}  accuracy {metrics["accuracy"]:.3f}  '
-      f'{metrics["seqs_per_second"]:.1f} examples/s  left {_clock(left)}'
+      f'{metrics["seqs_per_second"]:.1f} examples/s  '
+      f'{padded}left {_clock(left)}'
     )
     if self._bar is not None:
       self._bar.update(self._task, completed=step, said=said)

@@ -14,9 +14,10 @@ import flax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from prompt_jax import params
-from prompt_jax.t5 import pretrained
+from prompt_jax.t5 import pretrained, quantized
 from prompt_jax.t5.sites import select
 from prompt_jax.t5.t5 import T5
 
@@ -90,7 +91,7 @@ def load_base(
 ) -> tuple[params.Flat, str]:
   """The base's parameters on the devices, one array at a time.
 
-  Frozen ones in the activation dtype, those that train in float32.
+  Frozen ones as `quantized.stored` says, those that train in float32.
 
   Returns: ({path: array}, digest of what is stored in the checkpoint, which
     does not depend on the dtype it is loaded in).
@@ -99,11 +100,11 @@ def load_base(
   total, placed = params.Digest(), {}
   for path, array in pretrained.leaves(base, base_shapes(model)):
     total.update(path, array)
-    moves = path in trainable
-    dtype = 'float32' if moves else model.config.activation_dtype
-    placed[path] = jax.device_put(
-      array.astype(jnp.dtype(dtype), copy=False), shardings[path]
-    )
+    if path in trainable:
+      leaf = array.astype(np.float32, copy=False)
+    else:
+      leaf = quantized.stored(path, array, model.config)
+    placed[path] = quantized.placed(leaf, shardings[path])
   return placed, total.hex()
 
 

@@ -1,4 +1,4 @@
-"""One training step, and the compiled programs of a run.
+"""One training step.
 
     loss(trainable) = L(model(merge(trainable, frozen)), batch) + sown losses
     gradient with respect to `trainable` only; update; step + 1
@@ -9,17 +9,17 @@ products and not three; `training/flops.py` counts.
 """
 
 from collections.abc import Callable, Mapping
-import time
-from typing import Any
 
-from absl import logging
 import jax
 import jax.numpy as jnp
 
 from prompt_jax import params
 from prompt_jax.training import loss as losses
 from prompt_jax.training.optim import apply_updates
+from prompt_jax.training.program import Program
 from prompt_jax.training.state import State
+
+__all__ = ['Call', 'Program', 'forward', 'train_step']
 
 
 class Call:
@@ -104,6 +104,14 @@ def _gradient(
   return gradient
 
 
+def _of_inputs(tokens):
+  """How many of the input positions are tokens, for the padding share."""
+  return {
+    'input_tokens': jnp.sum(tokens > 0, dtype=jnp.float32),
+    'input_positions': jnp.float32(tokens.size),
+  }
+
+
 def train_step(
   model,
   optimizer,
@@ -130,8 +138,9 @@ def train_step(
     microbatches: the batch is cut into this many, gradients are summed; the
       result is that of the whole batch.
   Returns: the step. `sums` holds the sums of `training.loss` over the batch,
-    `rate` (the schedule's factor) and `bad` bool[leaves]: where a gradient or
-    the updated value is not finite, in sorted path order.
+    `rate` (the schedule's factor), `input_tokens` and `input_positions` (real
+    ones and all) and `bad` bool[leaves]: where a gradient or the updated value
+    is not finite, in sorted path order.
   """
   gradient = _gradient(
     model,
@@ -157,77 +166,9 @@ def train_step(
       jnp.all(jnp.isfinite(grads[path]))
       & jnp.all(jnp.isfinite(trainable[path]))
     )
-    sums = dict(sums)
+    sums = {**sums, **_of_inputs(batch['encoder_input_tokens'])}
     sums['bad'] = jnp.stack([~finite(path) for path in sorted(grads)])
     sums['rate'] = factor
     return State(state.step + 1, trainable, opt_state, state.rng), sums
 
   return step
-
-
-class Program:
-  """A function compiled once a shape, that tells when it compiles again.
-
-  Args:
-    name: for messages.
-    function: the function; its arguments are pytrees of arrays.
-    jit_options: for `jax.jit` (shardings, donation).
-  """
-
-  def __init__(self, name: str, function: Callable, **jit_options: Any):
-    self.name = name
-    self._jitted = jax.jit(function, **jit_options)
-    self._compiled: dict[Any, Any] = {}
-    self.seconds = 0.0
-
-  def compiled(self, *args):
-    """The executable for arguments of these shapes, made on first need."""
-    leaves, tree = jax.tree.flatten(args)
-    key = (tree, tuple((x.shape, str(x.dtype)) for x in leaves))
-    if key not in self._compiled:
-      if self._compiled:
-        logging.warning(
-          'compiling %s again, for other shapes: %s',
-          self.name,
-          _changed(next(reversed(self._compiled)), key),
-        )
-      start = time.monotonic()
-      self._compiled[key] = self._jitted.lower(*args).compile()
-      self.seconds += time.monotonic() - start
-    return self._compiled[key]
-
-  def __call__(self, *args):
-    return self.compiled(*args)(*args)
-
-  @property
-  def compilations(self) -> int:
-    return len(self._compiled)
-
-  def cost(self) -> dict[str, float]:
-    """Figures of the newest executable: flops, bytes of its memory.
-
-    Returns: {flops, argument_bytes, output_bytes, temp_bytes, peak_bytes}.
-    """
-    newest = next(reversed(self._compiled.values()))
-    memory = newest.memory_analysis()
-    cost = {'flops': float(newest.cost_analysis().get('flops', 0.0))}
-    for part in ('argument', 'output', 'temp', 'alias'):
-      cost[f'{part}_bytes'] = int(getattr(memory, f'{part}_size_in_bytes'))
-    cost['peak_bytes'] = (
-      cost['argument_bytes']
-      + cost['output_bytes']
-      + cost['temp_bytes']
-      - cost['alias_bytes']
-    )
-    return cost
-
-
-def _changed(old, new) -> str:
-  """The leaves whose shape or dtype moved between two signatures."""
-  if old[0] != new[0]:
-    return 'another structure of arguments'
-  return ', '.join(
-    f'{a[1]}{list(a[0])} -> {b[1]}{list(b[0])}'
-    for a, b in zip(old[1], new[1], strict=True)
-    if a != b
-  )

@@ -42,6 +42,7 @@ class Training:
     eval_period: steps between evaluations; 0 is only at the end.
     seed: of the first weights and of the data.
     blind: trains on zeros for sources, see `Projected`.
+    weight: of the distance, where that is in the loss too.
   """
 
   steps: int = 1000
@@ -50,17 +51,23 @@ class Training:
   eval_period: int = 0
   seed: int = 0
   blind: bool = False
+  weight: float = 1.0
 
 
-def _run(base, source: Shelf, network, folder, training, settings):
+def _saved(prompts: Shelf, folder: pathlib.Path) -> tuple[str, ...]:
+  """The files of a shelf, written to a folder."""
+  paths = []
+  for name, prompt in zip(prompts.names, prompts.prompts, strict=True):
+    paths.append(str(folder / f'{name}.npy'))
+    saved.save(paths[-1], prompt, prompts.sidecars[prompts.index(name)])
+  return tuple(paths)
+
+
+def _run(base, source: Shelf, own, network, folder, training, settings):
   """The `train.Run` of a projector."""
   from prompt_jax import data, evaluate, train  # they import TensorFlow
   from prompt_jax.training.loop import Plan
 
-  paths = []
-  for name, prompt in zip(source.names, source.prompts, strict=True):
-    paths.append(str(folder / 'sources' / f'{name}.npy'))
-    saved.save(paths[-1], prompt, source.sidecars[source.index(name)])
   fields = {f.name: f for f in dataclasses.fields(Projected)}
   shared = {
     f.name: getattr(network, f.name)
@@ -69,9 +76,11 @@ def _run(base, source: Shelf, network, folder, training, settings):
   }
   make = functools.partial(
     Projected,
-    tuple(paths),
+    _saved(source, folder / 'sources'),
     source.length,
     source.width,
+    targets=None if own is None else _saved(own, folder / 'targets'),
+    weight=training.weight,
     blind=training.blind,
     **shared,
   )
@@ -112,6 +121,7 @@ def train_by_task(
   output: str | os.PathLike,
   training: Training | None = None,
   settings: grid.Settings | None = None,
+  own: Shelf | None = None,
 ) -> pathlib.Path:
   """Trains a projector by the loss of the target model.
 
@@ -124,6 +134,8 @@ def train_by_task(
     network: of the target's width.
     output: folder to write.
     training, settings: how; the split of `settings` is that evaluated on.
+    own: prompts of the target base for these tasks: `training.weight` times
+      the distance to them is added to the loss. None is the task loss alone.
   Returns: the projector.npz written.
   Raises: UserError for a projector of another width, or as `train.train`.
   """
@@ -134,7 +146,8 @@ def train_by_task(
   check_width(network, base)
   training, folder = training or Training(), pathlib.Path(output).expanduser()
   settings = settings or grid.Settings()
-  run = _run(base, source, network, folder, training, settings)
+  own = own and own.only(source.names)
+  run = _run(base, source, own, network, folder, training, settings)
   summary = train.train(run)
   with contextlib.redirect_stdout(io.StringIO()):  # said at the start
     state, _ = Session(run, Interruption()).restore()
@@ -142,7 +155,7 @@ def train_by_task(
     path.removeprefix(_AT): np.asarray(leaf)
     for path, leaf in state.trainable.items()
   }
-  about = _about(base, source, 'task', training)
+  about = _about(base, source, 'both' if own else 'task', training)
   about |= {'trainable': summary['trainable'], 'total': summary['total']}
   path = folder / 'projector.npz'
   projectors.save(path, network, flat, about)

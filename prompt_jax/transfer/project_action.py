@@ -3,11 +3,13 @@
     prompt-jax transfer project --base TARGET --prompts prompts_of_source/ \
       --tasks movie_sentiment gloss_pos --output runs/projector
 
-By the task loss of the target model, or with --target_prompts by distance.
+By the task loss of the target model, with --target_prompts by distance to
+them, or by both (--objective both: the distance is added to the task loss).
 """
 
 import argparse
 
+from prompt_jax.errors import UserError
 from prompt_jax.transfer import cross_model, distance, reading
 from prompt_jax.transfer import projector as projectors
 from prompt_jax.transfer import shelf as shelves
@@ -21,6 +23,12 @@ def flags(parser: argparse.ArgumentParser) -> None:
   add('--prompts', required=True, help='of the source base: folder or .npz')
   add('--output', required=True, help='folder to write; goes on from there')
   add('--target_prompts', help='of the target base: trains by distance')
+  add(
+    '--objective',
+    choices=('task', 'distance', 'both'),
+    help='default: task, or distance where there are --target_prompts',
+  )
+  add('--weight', type=float, default=1.0, help='of the distance, of both')
   add('--length', type=int, help='rows to make; default: those of the source')
   add('--hidden', type=int, default=768, help='units; 0 is a single layer')
   add('--activation', choices=projectors.ACTIVATIONS, default='leaky_relu')
@@ -52,7 +60,8 @@ def run(args: argparse.Namespace) -> list[str]:
     args.kernels,
   )
   network.check()
-  by_task = args.target_prompts is None
+  objective = _objective(args)
+  by_task = objective != 'distance'
   usual = cross_model.TASK_RATE if by_task else distance.RATE
   training = cross_model.Training(
     args.steps,
@@ -61,17 +70,34 @@ def run(args: argparse.Namespace) -> list[str]:
     args.eval_period,
     args.random_seed,
     args.blind,
+    args.weight,
   )
+  target = None
+  if objective != 'task':
+    target = shelves.read(args.target_prompts, args.allow_other_base)
   if by_task:
     settings = reading.settings_of(args)
     path = cross_model.train_by_task(
-      base, source, network, args.output, training, settings
+      base, source, network, args.output, training, settings, target
     )
     return [str(path)]
-  target = shelves.read(args.target_prompts, args.allow_other_base)
   path, losses = cross_model.train_by_distance(
     base, source, target, network, args.output, training
   )
   first, last = losses[:1], losses[-1:]
   said = f'mean square {first[0]:.4g} -> {last[0]:.4g}' if losses else 'no step'
   return [f'{said} in {len(losses)} steps', str(path)]
+
+
+def _objective(args) -> str:
+  """'task', 'distance' or 'both'; raises UserError if prompts are missing."""
+  given = args.target_prompts is not None
+  asked = args.objective or ('distance' if given else 'task')
+  if given != (asked != 'task'):
+    has, want = ('there are', 'none') if given else ('there are no', 'some')
+    raise UserError(
+      f'--objective is {asked} and {has} --target_prompts; expected {want}. '
+      "Give the folder of the target base's own prompts with distance or "
+      'both, and leave it out with task.'
+    )
+  return asked

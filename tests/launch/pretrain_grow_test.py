@@ -94,9 +94,13 @@ def test_a_run_grows_from_a_run(tmp_path, monkeypatch):
   source = archive.load(tmp_path / 'grown' / grow.SOURCE, 'grow')
   assert set(source) == {'prompts', 'kernels', 'words'}
   assert {x.shape[-1] for x in source.values()} == {wide}
-  learned = ship.newest(small)[1]['encoder/prompt/prompts']
+  learned = ship.newest(ship.configured(small.folder))[1][
+    'encoder/prompt/prompts'
+  ]
   np.testing.assert_array_equal(source['prompts'][..., : wide // 2], learned)
   start = str(tmp_path / 'grown' / grow.SOURCE)
   large, _ = pretraining.ran(tmp_path, 'large', 'grown', start)
-  again = ship.newest(large)[1]['encoder/prompt/prompts']
+  again = ship.newest(ship.configured(large.folder))[1][
+    'encoder/prompt/prompts'
+  ]
   assert 0 < np.abs(again - source['prompts']).max() < 0.1  # went on from it

@@ -22,7 +22,8 @@ def test_float16_is_refused_with_the_reason():
 @pytest.mark.parametrize(
   'name, value, allowed',
   [
-    ('activation_dtype', 'float64', "('float32', 'bfloat16')"),
+    ('activation_dtype', 'float64', "('float32', 'bfloat16', 'auto')"),
+    ('frozen_dtype', 'int4', "(None, 'int8')"),
     ('remat', 'some', "('none', 'full')"),
     ('mlp_activations', ('silu',), "(('relu',), ('gelu', 'linear'))"),
   ],

@@ -13,7 +13,7 @@ import pytest
 from prompt_jax import params
 from prompt_jax.session import initial_state, starting
 from prompt_jax.training import loss as losses
-from prompt_jax.training.state import State
+from prompt_jax.training.state import State, abstract, initial
 from prompt_jax.training.step import Program, forward, train_step
 from tests import tiny
 
@@ -178,6 +178,22 @@ def test_state_is_donated_and_the_base_lives_on():
   assert cost['flops'] > 0 and cost['alias_bytes'] > 0
   whole = sum(cost[f'{n}_bytes'] for n in ('argument', 'output', 'temp'))
   assert cost['peak_bytes'] == whole - cost['alias_bytes']
+
+
+def test_a_row_costs_the_same_in_every_bucket():
+  model = tiny.model()
+  shapes, _ = abstract(model)
+  flat = initial(model, jax.random.key(3), list(shapes))
+  rows = tiny.batch(inputs=9)
+  each = []
+  for length in 9, 13, 24:
+    tokens = np.zeros((8, length), np.int32)
+    tokens[:, :9] = rows['encoder_input_tokens']
+    logits = forward(model, flat, {**rows, 'encoder_input_tokens': tokens})
+    tokens_, _ = losses.token_losses(logits, rows['decoder_target_tokens'])
+    each.append((tokens_ * rows['decoder_loss_weights']).sum(axis=1))
+  for other in each[1:]:
+    np.testing.assert_allclose(other, each[0], rtol=1e-6)
 
 
 def test_program_compiles_once_a_shape_and_says_what_changed(caplog):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from unittest import mock
 
 import numpy as np
@@ -109,3 +110,38 @@ def test_a_projector_of_another_width(sources, tmp_path):
   held = shelf.read(sources).only(small.tasks())
   with pytest.raises(UserError, match=r'makes prompts \[3, 8\].*\[Q, 7\]'):
     cross_model.train_by_task(small.base(), held, Projector(3, 8), tmp_path)
+
+
+def test_by_both(sources, tmp_path, monkeypatch):
+  """The target prompts of the tasks go with their sources, in their order."""
+  own = small.write(tmp_path / 'own', [*small.tasks()[::-1], 'fourth'])
+  seen = {}
+
+  def train(run):
+    seen['source'] = run.model.encoder_prompt()
+    raise UserError('seen')
+
+  monkeypatch.setattr('prompt_jax.train.train', train)
+  argv = flags('project', sources, tmp_path / 'out', '--hidden', '11')
+  argv += ['--objective', 'both', '--weight', '3', '--length', '3']
+  assert cli.main([*argv, '--target_prompts', str(own)]) == 2
+  source = seen['source']
+  assert source.weight == 3 and len(source.targets) == len(small.tasks())
+  for name, path in zip(small.tasks(), source.targets, strict=True):
+    np.testing.assert_array_equal(np.load(path), np.load(own / f'{name}.npy'))
+  source.check(small.H)
+
+
+def test_sources_of_another_length_than_the_checkpoint(
+  trained, tmp_path, monkeypatch, capsys
+):
+  monkeypatch.setenv('JAX_COMPILATION_CACHE_DIR', 'unused')
+  folder = shutil.copytree(trained, tmp_path / 'copy')
+  about = {'base_digest': 'source'}
+  longer = small.write(tmp_path, small.tasks(), shape=(6, SHAPE[1]), **about)
+  argv = flags('project', longer, folder, '--steps', '2', '--hidden', '11')
+  argv += ['--length', '3', '--train_batch_size', '8']
+  assert cli.main(argv) == 2
+  said = capsys.readouterr().err
+  assert 'holds a run of another method, base or data' in said
+  assert 'first/kernel' in said and '[10, 11]' in said and '[12, 11]' in said

@@ -1,0 +1,264 @@
+"""Progressive training on parts of a base, beside plain prompt tuning.
+
+    python -m launch.fpt_study --model midi --seeds 0 1 2 \
+      --tasks movie_sentiment gloss_supersense word_relation
+
+Per task and seed, all from one start and in as many steps: plain, and by
+layers (LD), by units of MLPs (FR), by both (CR); then plain tuning with as
+many steps as each of them costs, the baseline they have to beat. Says the
+difference of the test scores with its standard error, and what is saved: of
+the products by formula, of the FLOPs as compiled, of the seconds.
+
+Every run is a line of OUT/results.jsonl; the same command goes on where it
+stopped. OUT/report.html shows the table, the stages and the curves.
+Source: Huang et al. 2022 (FPT), section 4, table 2.
+"""
+
+import argparse
+from collections.abc import Iterable, Sequence
+import json
+import math
+import pathlib
+import shutil
+from typing import Any
+
+import gin
+
+from launch import results, tuning
+from prompt_jax import files, ginfiles, neurons, report
+from prompt_jax.tasks import local
+from prompt_jax.transfer import speed
+
+TASKS = ('movie_sentiment', 'gloss_supersense', 'word_relation')
+METRIC = 'accuracy'
+PLAIN = 'plain'
+RUNS = {  # gin files of the paper's three schedules
+  'LD': 'runs/progressive_ld.gin',
+  'FR': 'runs/progressive_fr.gin',
+  'CR': 'runs/progressive_cr.gin',
+}
+_LOOKS, _SHOWN = 10, 8  # evaluations of a run, and batches of each
+_SAVED = ('products', 'flops', 'seconds')
+
+
+class Study:
+  """The runs of a study.
+
+  Args: args: those of the command line.
+  """
+
+  def __init__(self, args: argparse.Namespace):
+    self.args, self.out = args, pathlib.Path(args.out)
+    self.tasks = {name: local.shipped(name) for name in args.tasks}
+    # of all tasks, so that their runs share what is compiled
+    each = [tuning.lengths(task) for task in self.tasks.values()]
+    self.lengths = {name: max(x[name] for x in each) for name in each[0]}
+    self.kept = results.Results(self.out / 'results.jsonl')
+
+  def cells(self) -> list[results.Row]:
+    """All runs, plain ones that stop early after those they stop like."""
+    args = self.args
+    same = {
+      'model': args.model,
+      'base': tuning.weights(args.model),
+      'steps': args.steps,
+      'decoder': args.cut_decoder,
+      'length': args.length,
+    }
+    return [
+      {**same, 'task': task, 'seed': seed, 'run': run, 'stopped': stopped}
+      for task in self.tasks
+      for seed in args.seeds
+      for stopped in (False, True)
+      for run in ([] if stopped else [PLAIN]) + args.runs
+    ]
+
+  def scores(self, name: str) -> str:
+    """The scores of a base's units on a task's training split; made once."""
+    folder = self.out / 'scores' / pathlib.Path(self.args.model).stem
+    file = folder / f'{name}.npz'
+    if not file.is_file():
+      local.register(self.tasks[name])
+      values = {
+        'MIXTURE_OR_TASK_NAME': name,
+        'TASK_FEATURE_LENGTHS': self.lengths,
+        'SCORES_DIR': str(folder),
+        'UNTRAINED_ROWS': self.args.length,  # the paper's scores are so made
+      }
+      given = [f'{key}={value}' for key, value in values.items()]
+      model = tuning.model_file(self.args.model)
+      ginfiles.parse([model, 'runs/neurons.gin'], given)
+      neurons.score(gin.get_configurable(neurons.Neurons)())
+    return str(file)
+
+  def trained(self, cell: results.Row) -> results.Row:
+    """One run: its test score, what it saved, its curve."""
+    steps, options = cell['steps'], {}
+    settings: dict[str, Any] = {
+      'TASK_FEATURE_LENGTHS': self.lengths,
+      'RANDOM_SEED': cell['seed'],
+      'PROMPT_LENGTH': cell['length'],
+    }
+    if cell['stopped']:
+      steps = self._as_dear(cell)
+    elif cell['run'] != PLAIN:
+      options['start'] = RUNS[cell['run']]  # read after runs/train.gin
+      settings['STAGE_DECODER'] = cell['decoder']
+      settings['SCORES_FILE'] = self.scores(cell['task'])
+    settings |= {'TRAIN_STEPS': steps, 'EVAL_STEPS': _SHOWN}
+    settings['EVAL_PERIOD'] = max(1, steps // _LOOKS)
+    task, folder = self.tasks[cell['task']], self.folder(cell)
+    tuned = tuning.tune(cell['model'], task, folder, settings, **options)
+    test = tuning.evaluate(cell['model'], task, folder / 'test', tuned.prompt())
+    account = json.loads((folder / 'stages.json').read_text())
+    return {
+      'test': test[METRIC],
+      'made': steps,
+      'seconds': round(tuned.summary['train_seconds'], 1),
+      'saved': account['saved'],
+      'curve': sorted(speed.curve(folder, METRIC).items()),
+    }
+
+  def _as_dear(self, cell: results.Row) -> int:
+    """The steps that plain tuning makes for the products of another run."""
+    (row,) = self.kept.where(**{**cell, 'stopped': False})[-1:]
+    return max(1, round(cell['steps'] * (1 - row['saved']['products'])))
+
+  def folder(self, cell: results.Row) -> pathlib.Path:
+    """MODEL_DIR of a run."""
+    how = f'{PLAIN}_as_{cell["run"]}' if cell['stopped'] else cell['run']
+    parts = (pathlib.Path(cell['model']).stem, cell['task'], cell['seed'])
+    return self.out / 'runs' / '_'.join(map(str, (*parts, how, cell['steps'])))
+
+  def carry_out(self) -> list[results.Row]:
+    """The rows of all runs; those that are missing are made."""
+    told = lambda row: (
+      f'{row["task"]} seed {row["seed"]} {row["run"]}'
+      f'{" (plain, as dear)" if row["stopped"] else ""}: {row["test"]:.1f}'
+    )
+    return self.kept.filled(self.cells(), self.trained, told)
+
+  def show(self, rows: Sequence[results.Row]) -> pathlib.Path:
+    """Writes found/ and the report of it."""
+    found = self.out / 'found'
+    shutil.rmtree(found, ignore_errors=True)
+    files.write_json(
+      found / 'tables.json', {'Progressive training': table(rows)}
+    )
+    files.write_json(found / 'curves.json', curves(rows))
+    for row in rows:
+      if (
+        row['run'] != PLAIN
+        and not row['stopped']
+        and row['seed'] == rows[0]['seed']
+      ):
+        where = found / f'{row["task"]}, {row["run"]}'
+        where.mkdir(parents=True, exist_ok=True)
+        stages = self.folder(row) / 'stages.json'
+        shutil.copyfile(stages, where / 'stages.json')
+    page = self.out / 'report.html'
+    files.write_text(page, report.page(found))
+    return page
+
+
+def difference(one: Sequence[float], other: Sequence[float]) -> str:
+  """'-0.4 ± 0.2': the mean difference of pairs and its standard error."""
+  mean, spread = results.mean_spread(
+    a - b for a, b in zip(one, other, strict=True)
+  )
+  if len(one) < 2:
+    return f'{mean:+.1f}'
+  return f'{mean:+.1f} ± {spread / math.sqrt(len(one)):.1f}'
+
+
+def _tests(rows: Iterable[results.Row]) -> dict[tuple, float]:
+  return {(row['task'], row['seed']): row['test'] for row in rows}
+
+
+def _percent(rows: Iterable[results.Row], key: str) -> str:
+  """The mean of what is saved, in percent; '-' where it is not known."""
+  known = [100 * s for s in (r['saved'][key] for r in rows) if s is not None]
+  return results.shown(known)
+
+
+def table(rows: Sequence[results.Row]) -> dict[str, Any]:
+  """A line a task and run, then the means of all tasks."""
+  lines = []
+  names = list(dict.fromkeys(row['task'] for row in rows))
+  for name in [*names, *(['all tasks'] if len(names) > 1 else [])]:
+    own = [row for row in rows if name in ('all tasks', row['task'])]
+    for run in dict.fromkeys(row['run'] for row in own):
+      here = [r for r in own if r['run'] == run and not r['stopped']]
+      plain = _tests(r for r in own if r['run'] == PLAIN)
+      dear = _tests(r for r in own if r['run'] == run and r['stopped'])
+      tests = _tests(here)
+      pairs = lambda other, tests=tests: (
+        difference([tests[k] for k in other], list(other.values()))
+        if other
+        else '-'
+      )
+      lines.append(
+        [
+          f'{name}, {run}',
+          results.shown(tests.values()),
+          '-' if run == PLAIN else pairs(plain),
+          pairs(dear),
+          *('-' if run == PLAIN else _percent(here, key) for key in _SAVED),
+          results.shown(row['seconds'] for row in here),
+        ]
+      )
+  head = ['test accuracy, %', 'score', 'minus plain', 'minus plain as dear']
+  head += [f'{key} saved, %' for key in _SAVED]
+  notes = [
+    'Score: mean and standard deviation over seeds. Differences: mean over '
+    'pairs of one task and seed, and its standard error. Products: by '
+    'formula, forward; FLOPs: as the compiler counts a step; seconds: against '
+    'the pace of the whole model in the same run, without compiling.'
+  ]
+  return {'head': [*head, 'seconds'], 'rows': lines, 'notes': notes}
+
+
+def curves(rows: Sequence[results.Row]) -> dict[str, dict[str, Any]]:
+  """{heading: lines over steps} of the first seed."""
+  found: dict[str, dict[str, Any]] = {}
+  for row in rows:
+    if row['seed'] == rows[0]['seed'] and not row['stopped']:
+      heading = f'{row["task"]}: validation accuracy, percent'
+      each = found.setdefault(heading, {'across': 'step', 'lines': {}})
+      each['lines'][row['run']] = row['curve']
+  return found
+
+
+def arguments(argv=None) -> argparse.Namespace:
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  add = parser.add_argument
+  add('--model', default='mini')
+  add('--tasks', nargs='+', default=list(TASKS))
+  add('--seeds', nargs='+', type=int, default=[0, 1, 2])
+  add('--runs', nargs='+', choices=RUNS, default=list(RUNS))
+  add('--steps', type=int, default=3000, help='of every run')
+  add('--length', type=int, default=20, help='rows of a prompt')
+  add(
+    '--cut_decoder',
+    action='store_true',
+    help='cut it too; the paper does not where targets are short',
+  )
+  add('--out', default='runs/fpt_study')
+  return parser.parse_args(argv)
+
+
+def main(argv=None) -> None:
+  args = arguments(argv)
+  tuning.share_compiled(args.out)
+  study = Study(args)
+  rows = study.carry_out()
+  page = study.show(rows)
+  found = table(rows)
+  print(results.markdown(found['head'], found['rows']))
+  print(page)
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,63 @@
+"""The study of progressive training: its runs, what is kept, its table."""
+
+import pytest
+
+from launch import fpt_study
+from tests.launch import small
+
+
+@pytest.fixture
+def study(films, tmp_path):
+  given = ('--model', small.model(), '--tasks', small.TASK, '--steps', '10')
+  given += ('--seeds', '0', '1', '--runs', 'LD', 'CR', '--out', str(tmp_path))
+  return fpt_study.Study(fpt_study.arguments(given))
+
+
+def made(cell):
+  share = {'plain': 0.0, 'LD': 0.3, 'CR': 0.4}[cell['run']]
+  score = 80.0 - 10 * share + cell['seed'] - 3 * cell['stopped']
+  return {
+    'test': score,
+    'made': 10,
+    'seconds': 5.0,
+    'saved': {'products': share, 'flops': share, 'seconds': None},
+    'curve': [[1, 50.0], [10, score]],
+  }
+
+
+def test_every_run_has_a_plain_one_as_dear(study):
+  cells = study.cells()
+  assert len(cells) == 2 * (3 + 2)
+  stopped = [cell for cell in cells if cell['stopped']]
+  assert {cell['run'] for cell in stopped} == {'LD', 'CR'}
+  for number, cell in enumerate(cells):
+    if cell['stopped']:  # its figure is there by then
+      assert {**cell, 'stopped': False} in cells[:number]
+  folders = {study.folder(cell) for cell in cells}
+  assert len(folders) == len(cells)
+
+
+def test_what_is_there_is_not_made_again(study, monkeypatch):
+  monkeypatch.setattr(study, 'trained', made)
+  rows = study.carry_out()
+  (dear,) = [c for c in study.cells() if c['stopped'] and c['run'] == 'CR'][:1]
+  assert study._as_dear(dear) == 6  # of 10 steps, 40 % saved
+  other = fpt_study.Study(study.args)
+  monkeypatch.setattr(other, 'trained', None)
+  assert other.carry_out() == rows
+
+
+def test_the_table(study):
+  rows = [{**cell, **made(cell)} for cell in study.cells()]
+  found = fpt_study.table(rows)
+  plain, ld, cr = found['rows']
+  assert plain == [f'{small.TASK}, plain', '80.5 ± 0.7', *'-----', '5.0 ± 0.0']
+  assert ld[2:4] == ['-3.0 ± 0.0', '+3.0 ± 0.0']
+  assert cr[4:7] == ['40.0 ± 0.0', '40.0 ± 0.0', '-']
+  drawn = fpt_study.curves(rows)
+  assert list(next(iter(drawn.values()))['lines']) == ['plain', 'LD', 'CR']
+
+
+def test_a_difference_has_its_standard_error():
+  assert fpt_study.difference([3.0, 5.0], [2.0, 2.0]) == '+2.0 ± 1.0'
+  assert fpt_study.difference([3.0], [4.0]) == '-1.0'

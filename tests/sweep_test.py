@@ -1,0 +1,276 @@
+"""Prompts that train in one program are those that train alone."""
+
+import csv
+import itertools
+import json
+import os
+import pathlib
+import shutil
+
+import numpy as np
+import pytest
+
+from prompt_jax import combinations, member, standings, sweep, train
+from prompt_jax.errors import UserError
+from prompt_jax.training import loop
+from tests import tiny
+
+NAME = 'tiny_sweep'
+SETTINGS = dict(
+  DROPOUT_RATE=0.1,
+  BEST_METRIC='accuracy',
+  EVAL_PERIOD=2,
+  LENGTH_BUCKETS=[7, 13],  # batches of two shapes
+)
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(monkeypatch):
+  """Runs leave alone where JAX keeps compiled programs."""
+  known = os.environ.get('JAX_COMPILATION_CACHE_DIR', 'unused')
+  monkeypatch.setenv('JAX_COMPILATION_CACHE_DIR', known)
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('sweep')
+  tiny.write_files(folder / 'files', name=NAME)
+  return folder
+
+
+def command(folder, model_dir, *more, **settings):
+  """The arguments of a sweep over the tiny model."""
+  settings = {'INITIAL_CHECKPOINT_PATH': tiny.base(), **SETTINGS, **settings}
+  flags = tiny.flags(folder / 'files', model_dir, **settings)[1:]
+  flags = [flag.replace('runs/train.gin', 'runs/sweep.gin') for flag in flags]
+  return [*flags, *more]
+
+
+def alone(folder, model_dir, **settings):
+  """A run alone, trained; its folder."""
+  settings = {'INITIAL_CHECKPOINT_PATH': tiny.base(), **SETTINGS, **settings}
+  run = tiny.configured(folder / 'files', model_dir, **settings)
+  train.train(run)
+  return model_dir
+
+
+def prompt(folder, step=4):
+  return np.load(folder / 'prompts' / str(step) / f'{NAME}.npy')
+
+
+def losses(folder):
+  lines = (folder / 'metrics.jsonl').read_text().splitlines()
+  points = [json.loads(line) for line in lines]
+  assert {p['group'] for p in points} == {'train', 'eval'}
+  return [
+    (p['step'], p.get('loss', p.get('accuracy')), p.get('learning_rate_factor'))
+    for p in points
+  ]
+
+
+@pytest.fixture(scope='module')
+def trained(folder):
+  """A sweep of two rates and two seeds."""
+  flags = command(folder, folder / 'many')
+  more = ['--gin.SWEEP_SEEDS=[0, 2]', '--gin.SWEEP_RATES=[0.1, 0.3]']
+  assert sweep.main([*flags, *more]) == 0
+  return folder / 'many'
+
+
+@pytest.mark.slow
+def test_equal_to_runs_alone(folder, trained):
+  for rate, seed in (0.1, 2), (0.3, 0):
+    one = trained / f'rate_{rate}-seed_{seed}'
+    same = alone(
+      folder, folder / f'{rate}', LEARNING_RATE=rate, RANDOM_SEED=seed
+    )
+    for step in 0, 4:
+      np.testing.assert_allclose(
+        prompt(one, step), prompt(same, step), rtol=0, atol=1e-5
+      )
+    assert np.abs(prompt(one, 4) - prompt(one, 0)).max() > 1e-3
+    mine, theirs = losses(one), losses(same)
+    assert [p[0] for p in mine] == [p[0] for p in theirs]
+    for a, b in zip(mine, theirs, strict=True):
+      assert a[1] == pytest.approx(b[1], abs=1e-5)
+      assert a[2] == b[2]
+    sidecars = [
+      json.loads((f / 'prompts' / '4' / f'{NAME}.json').read_text())
+      for f in (one, same)
+    ]
+    assert sidecars[0] == sidecars[1]
+    config = (one / 'config.gin').read_text()
+    assert f'LEARNING_RATE = {rate}' in config
+    assert f'RANDOM_SEED = {seed}' in config
+    assert {f.name for f in one.iterdir()} >= {
+      f.name for f in same.iterdir() if f.name != 'compiled'
+    }
+
+
+@pytest.mark.slow
+def test_what_it_leaves(trained):
+  found = json.loads((trained / 'results.json').read_text())
+  assert [row['name'] for row in found['rows']] == [
+    f'rate_{rate}-seed_{seed}' for rate in (0.1, 0.3) for seed in (0, 2)
+  ]
+  assert {row['reason'] for row in found['rows']} == {'done'}
+  for row in found['rows']:
+    where = trained / row['name'] / 'eval' / str(row['evaluated_step'])
+    one = json.loads((where / f'{NAME}.json').read_text())
+    assert row['metrics']['accuracy'] == one['accuracy']
+  with (trained / 'results.csv').open() as file:
+    rows = list(csv.DictReader(file))
+  assert [float(row['rate']) for row in rows] == [0.1, 0.1, 0.3, 0.3]
+  assert (trained / 'results.png').stat().st_size > 1000
+  table = (trained / 'results.md').read_text().splitlines()
+  assert table[0].startswith('| task | start | rate | seed |')
+  assert len(table) == 6
+
+
+@pytest.mark.slow
+def test_vectorised_and_in_groups_it_is_the_same(folder, trained, capsys):
+  flags = command(folder, folder / 'two', '--gin.SWEEP_TOGETHER=2')
+  more = ['--gin.SWEEP_SEEDS=[0, 2]', '--gin.SWEEP_MEMORY=1e-5']
+  assert sweep.main([*flags, *more]) == 0
+  said = capsys.readouterr().out
+  assert '2 prompts in one program take' in said
+  assert 'expected at most 0.00 GB (SWEEP_MEMORY): 1 of them at a time' in said
+  assert 'groups of 1, 1, one after the other; even one is above it' in said
+  flags = command(folder, folder / 'both', '--gin.SWEEP_TOGETHER=2')
+  assert sweep.main([*flags, '--gin.SWEEP_SEEDS=[0, 2]']) == 0
+  assert 'one program take' not in capsys.readouterr().out
+  for name in 'two', 'both':
+    for seed in 0, 2:
+      np.testing.assert_allclose(
+        prompt(folder / name / f'seed_{seed}'),
+        prompt(trained / f'rate_0.3-seed_{seed}'),
+        rtol=0,
+        atol=1e-5,
+      )
+
+
+@pytest.mark.slow
+def test_interrupted_it_goes_on(folder, trained, monkeypatch, capsys):
+  """One member is a checkpoint behind, as when it dies between two saves."""
+  where = folder / 'again'
+  flags = command(folder, where, '--gin.SWEEP_SEEDS=[0, 2]')
+  calls = iter([False] * 3)
+  stops = property(lambda self: next(calls, True), lambda self, value: None)
+  with monkeypatch.context() as patched:
+    patched.setattr(loop.Interruption, 'requested', stops, raising=False)
+    assert sweep.main(flags) == 0
+  assert 'SIGTERM: saved' in capsys.readouterr().out
+  found = json.loads((where / 'results.json').read_text())['rows']
+  assert {row['reason'] for row in found} == {'SIGTERM'}
+  assert 0 < found[0]['steps'] < 4
+  shutil.rmtree(where / 'seed_2')
+  assert sweep.main(flags) == 0
+  for seed in 0, 2:
+    np.testing.assert_allclose(
+      prompt(where / f'seed_{seed}'),
+      prompt(trained / f'rate_0.3-seed_{seed}'),
+      rtol=0,
+      atol=1e-5,
+    )
+  assert sweep.main(flags) == 0
+  assert '2 prompts, 0 of them to train' in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_member_stops_and_another_diverges(folder, monkeypatch, capsys):
+  calls = itertools.count()
+
+  def check(step, sums, paths):
+    if next(calls) == 1:  # the first update of the second member
+      raise member.NonFiniteError(f'The loss of step {step} is nan.')
+
+  monkeypatch.setattr(member, 'check_finite', check)
+  flags = command(
+    folder, folder / 'ends', PATIENCE=1, EVAL_PERIOD=1, LENGTH_BUCKETS=None
+  )
+  assert sweep.main([*flags, '--gin.SWEEP_RATES=[1e-9, 0.3]']) == 0
+  rows = json.loads((folder / 'ends' / 'results.json').read_text())['rows']
+  assert [row['reason'] for row in rows] == ['patience', 'diverged']
+  assert rows[0]['steps'] == 2 and rows[0]['evaluated_step'] == 1
+  assert rows[1]['metrics'] == {}
+  said = capsys.readouterr().out
+  assert 'rate_0.3: The loss of step 1 is nan.' in said
+  assert '| patience |' in said and '| diverged |' in said
+
+
+@pytest.mark.parametrize(
+  ('flag', 'told'),
+  [
+    ('SWEEP_SEEDS=[]', 'SWEEP_SEEDS is []; expected a list of distinct whole'),
+    ('SWEEP_SEEDS=[1, 1]', 'SWEEP_SEEDS is [1, 1]; expected a list of distin'),
+    ('SWEEP_RATES=[0.0]', 'SWEEP_RATES is [0.0]; expected a list of distinct'),
+    ('SWEEP_STARTS=["random_unifrm"]', 'Nearest: random_uniform.'),
+    ('SWEEP_STARTS=["no.npy"]', "names 'no.npy', which is no file"),
+    ('SWEEP_TASKS=["movie_sentimnt"]', 'movie_sentiment'),
+    ('SWEEP_TASKS="movie_sentiment"', "SWEEP_TASKS is 'movie_sentiment'; exp"),
+    ('SWEEP_MEMORY=0', 'SWEEP_MEMORY is 0; expected gigabytes, above 0'),
+    ('SWEEP_TOGETHER=0', 'SWEEP_TOGETHER is 0; expected a whole number'),
+  ],
+)
+def test_bad_input(folder, flag, told, capsys):
+  flags = command(folder, folder / 'none', f'--gin.{flag}', '--dry_run')
+  if not flag.startswith(('SWEEP_SEEDS', 'SWEEP_TASKS')):
+    flags.append('--gin.SWEEP_SEEDS=[3]')
+  if 'SWEEP_TASKS' in flag:
+    flags = [f for f in flags if 'MIXTURE' not in f and 'task.gin' not in f]
+    flags.append("--gin.VOCABULARY='shipped'")
+  assert sweep.main(flags) == 2
+  assert told in capsys.readouterr().err
+  assert not (folder / 'none').exists()
+
+
+def _told(folder, capsys, *more, drop=(), **settings):
+  flags = command(folder, folder / 'none', '--dry_run', *more, **settings)
+  flags = [f for f in flags if not any(part in f for part in drop)]
+  assert sweep.main(flags) == 2
+  return capsys.readouterr().err
+
+
+def test_what_cannot_be_swept(folder, capsys):
+  seeds = '--gin.SWEEP_SEEDS=[0, 1]'
+  assert 'has nothing to vary; expected' in _told(folder, capsys)
+  told = _told(folder, capsys, seeds, INITIAL_CHECKPOINT_PATH='None')
+  assert 'INITIAL_CHECKPOINT_PATH is None; expected a trained base' in told
+  told = _told(folder, capsys, seeds, RANDOM_SEED=3)
+  assert 'RANDOM_SEED and SWEEP_SEEDS are both given' in told
+  told = _told(folder, capsys, seeds, drop=['MODEL_DIR'])
+  assert '--gin.MODEL_DIR=...' in told
+  told = _told(folder, capsys, seeds, drop=['MIXTURE', 'task.gin'])
+  assert 'The sweep has no task; expected SWEEP_TASKS' in told
+  told = _told(folder, capsys, seeds, '--gin.CLASS_LABELS=["no"]')
+  assert 'none of the starts [] reads it' in told
+  told = _told(folder, capsys, seeds, drop=['sweep.gin'])
+  assert 'say nothing of a sweep; expected runs/sweep.gin' in told
+
+
+@pytest.mark.slow
+def test_full_tuning_shares_nothing(folder, capsys):
+  flags = command(folder, folder / 'full', method='full')
+  assert sweep.main([*flags, '--gin.SWEEP_SEEDS=[0, 1]']) == 2
+  assert 'a sweep has nothing to share' in capsys.readouterr().err
+
+
+def test_starts(folder, capsys):
+  saved = folder / 'start.npy'
+  np.save(saved, np.zeros((3, 7), np.float32))
+  starts = ['random_uniform', 'from_class_labels', str(saved)]
+  flags = command(folder, folder / 'starts', f'--gin.SWEEP_STARTS={starts}')
+  flags += ['--gin.CLASS_LABELS=["no", "yes"]', '--dry_run']
+  assert sweep.main(flags) == 0
+  names = [pathlib.Path(p).name for p in capsys.readouterr().out.split()]
+  assert names == ['random_uniform', 'from_class_labels', 'start']
+  with pytest.raises(UserError, match='is no file'):
+    combinations.start_file('nowhere.npy')
+
+
+def test_order_of_the_table():
+  row = lambda name, **metrics: {'name': name, 'metrics': metrics}
+  rows = [row('a', f1=1.0), row('b'), row('c', f1=3.0, accuracy=0.5)]
+  order = standings.ranked(rows, None)
+  assert [each['name'] for each in order] == ['c', 'a', 'b']
+  assert standings.ranked(rows, 'accuracy')[0]['name'] == 'c'
