@@ -48,5 +48,5 @@ def test_it_goes_on(tmp_path):
 def test_kernels_that_train_are_refused(tmp_path):
   run = tiny.trained('full')
   given = run.configured(MODEL_DIR=str(tmp_path / 'run'), **_INT8)
-  with pytest.raises(UserError, match="FROZEN_DTYPE is 'int8', and 16 dense"):
+  with pytest.raises(UserError, match="FROZEN_DTYPE is 'int8', and 18 dense"):
     train.train(given)

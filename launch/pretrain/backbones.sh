@@ -13,7 +13,7 @@ models=("${@:3}")
 python=${PYTHON:-python}
 declare -A width=([mini]=128 [midi]=256)
 # steps at the full rate, then to zero, and the rates: see README.md
-declare -A steps=([mini]=17600 [midi]=12000) decay=([mini]=6000 [midi]=6000)
+declare -A steps=([mini]=17600 [midi]=9000) decay=([mini]=6000 [midi]=5000)
 declare -A rate=([mini]=1e-3 [midi]=5e-4) source_rate=([mini]=1e-2 [midi]=5e-3)
 declare -A batch=([mini]=1.0 [midi]=0.5)
 declare -A grown_from=([midi]=mini)

@@ -103,14 +103,27 @@ def test_it_goes_on_where_it_was(recorder, tmp_path):
   assert two.endswith('--gin.WARMUP_STEPS=17600')
 
 
+def test_a_larger_model_grows_from_a_smaller(recorder, tmp_path):
+  out = tmp_path / 'out'
+  out.mkdir()
+  (out / 'mixture.npz').touch()
+  _bash(_SCRIPT, 'DATA', str(out), 'midi', PYTHON=str(recorder))
+  _, grown, one, two, _ = _calls(recorder)
+  assert grown.startswith('-m launch.pretrain.grow --gin_file=models/midi.gin')
+  assert f'--model_dir {out}/mini --out {out}/start_midi' in grown
+  source = f'--gin.SOURCE_START={out}/start_midi/source.npz'
+  for line in one, two:
+    assert source in line and '--gin.rows.Rows.batch_scale=0.5' in line
+
+
 @pytest.mark.parametrize(
   'module',
   [
     *('tasks', 'spans', 'teacher', 'mixture'),
-    *('embeddings', 'start', 'ship'),
+    *('embeddings', 'start', 'grow', 'ship'),
   ],
 )
-@pytest.mark.slow  # seven processes that import JAX or TensorFlow
+@pytest.mark.slow  # eight processes that import JAX or TensorFlow
 def test_help(module):
   if module == 'embeddings':
     pytest.importorskip('tokenizers', reason='the extra `pretrain`')
