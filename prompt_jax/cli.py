@@ -36,7 +36,7 @@ _FILES = {
 _WITHOUT = {
   command: tuple(
     f'prompt_jax.{name}'
-    for name in ('train', 'training', 'prompted', 'prompts', 'inserts')
+    for name in 'train training prompted prompts inserts transfer'.split()
   )
   for command in ('eval', 'infer', 'neurons')
 }

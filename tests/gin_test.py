@@ -146,7 +146,7 @@ def _pairs():
 
 @pytest.mark.parametrize('model, method', _pairs())
 def test_model_method_and_run_trace(model, method, monkeypatch):
-  of = lambda path, shape: (np.zeros(shape, np.float32), None)
+  of = lambda path, shape=(17, 23): (np.zeros(shape, np.float32), None)
   monkeypatch.setattr(saved, 'load', of)  # PROMPT_FILE is as wide as the model
   files = [model, method, _TRAIN]
   given = _given(files)

@@ -17,7 +17,10 @@ _GIVEN = {
 # What the commands over saved files leave alone.
 _WITHOUT = [
   f'prompt_jax.{name}'
-  for name in ('train', 'training', 'prompted', 'prompts', 'inserts')
+  for name in (
+    *('train', 'training', 'prompted', 'prompts', 'inserts'),
+    'transfer',
+  )
 ]
 
 

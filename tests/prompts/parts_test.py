@@ -69,6 +69,7 @@ def test_a_source_in_words():
     'type': 'Bank',
     'paths': ['a/mnli.npy', 'a/sst2.npy'],
     'length': P,
+    'axis': None,
   }
 
 
