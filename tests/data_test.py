@@ -1,8 +1,6 @@
 """Datasets: order from the seed alone, resume, mixing, evaluation."""
 
 import collections
-import functools
-import itertools
 
 from absl import logging
 import gin
@@ -14,82 +12,21 @@ from prompt_jax.errors import UserError
 
 seqio = pytest.importorskip('seqio')
 
-import sentencepiece  # noqa: E402
-import tensorflow as tf  # noqa: E402
 
 from prompt_jax import data  # noqa: E402
-from prompt_jax.tasks import features, local  # noqa: E402
+from prompt_jax.tasks import local  # noqa: E402
+from tests import counted  # noqa: E402
+from tests.counted import (  # noqa: E402
+  LENGTHS,
+  dataset,
+  keys,
+  same,
+  seen,
+  sentence,
+)
 
-LENGTHS = {'inputs': 23, 'targets': 5}
-SIZES = {'big': 47, 'small': 7, 'long': 13}
-WORDS = ['river', 'stone', 'cloud', 'apple', 'green', 'seven', 'north']
-
-
-def sentence(task, i):
-  """Distinct texts: the words spell i; the task 'long' overflows LENGTHS."""
-  words = [WORDS[i % 7], WORDS[i // 7 % 7], task]
-  return ' '.join(words * (5 if task == 'long' else 1))
-
-
-@pytest.fixture(scope='session')
-def vocabulary(tmp_path_factory):
-  """A vocabulary of 67 pieces, trained on the sentences of this file."""
-  folder = tmp_path_factory.mktemp('vocabulary')
-  lines = [sentence(t, i) for t, n in SIZES.items() for i in range(n)]
-  (folder / 'text.txt').write_text('\n'.join([*lines, 'odd even'] * 3))
-  sentencepiece.SentencePieceTrainer.train(
-    input=str(folder / 'text.txt'),
-    model_prefix=str(folder / 'tiny'),
-    **{'vocab_size': 67, 'pad_id': 0, 'eos_id': 1, 'unk_id': 2, 'bos_id': -1},
-    **{'hard_vocab_limit': False, 'minloglevel': 2},
-  )
-  return features.vocabulary(str(folder / 'tiny.model'))
-
-
-@pytest.fixture(scope='session')
-def tasks(vocabulary, tmp_path_factory):
-  """Registers the tasks of SIZES and two mixtures of them."""
-  folder = tmp_path_factory.mktemp('files')
-  for name, n in SIZES.items():
-    rows = [f'{sentence(name, i)}\t{("even", "odd")[i % 2]}' for i in range(n)]
-    path = folder / f'{name}.tsv'
-    path.write_text('\n'.join(['text\tlabel', *rows]) + '\n')
-    files = {'train': str(path), 'validation': str(path)}
-    local.register(
-      local.FileTask(name=name, files=files, labels=['even', 'odd']), vocabulary
-    )
-  seqio.MixtureRegistry.add('pair', [('big', 1.0), ('small', lambda t: 3.0)])
-  seqio.MixtureRegistry.add('nested', [('pair', lambda m: 2.0), ('long', 6.0)])
-  yield vocabulary
-  for name in ('pair', 'nested'):
-    seqio.MixtureRegistry.remove(name)
-  for name in SIZES:
-    seqio.TaskRegistry.remove(name)
-
-
-def dataset(name='big', **settings):
-  settings = {'batch_size': 5, 'seed': 17} | settings
-  return data.Dataset(name, LENGTHS, **settings)
-
-
-def keys(batch, task=None):
-  """One value an example: its input tokens as bytes."""
-  rows = batch['encoder_input_tokens']
-  if task is not None:
-    rows = rows[batch['task_ids'] == task]
-  return [row.tobytes() for row in rows]
-
-
-def seen(found, steps, task=None):
-  return list(
-    itertools.chain.from_iterable(keys(found.batch(s), task) for s in steps)
-  )
-
-
-def same(one, other):
-  assert one.keys() == other.keys()
-  for name in one:
-    np.testing.assert_array_equal(one[name], other[name], err_msg=name)
+# fixtures of the tests below
+tasks, vocabulary, unsized = counted.tasks, counted.vocabulary, counted.unsized
 
 
 def test_batch_holds_the_rows_of_the_file(tasks):
@@ -215,88 +152,6 @@ def test_padding_share(tasks):
   )
 
 
-BUCKETS = {'length_buckets': [9, 12, 23]}
-
-
-def lengths_of(found, steps):
-  return [found.batch(s)['encoder_input_tokens'].shape[1] for s in steps]
-
-
-def rows_of(found, steps):
-  """The real tokens of every row."""
-  arrays = [found.batch(step)['encoder_input_tokens'] for step in steps]
-  return [tuple(row[row > 0]) for array in arrays for row in array]
-
-
-def test_buckets_hold_every_example_once_an_epoch(tasks):
-  names, rates = ['big', 'long'], {'big': 3, 'long': 1}
-  plain = dataset('big')
-  for settings in BUCKETS, {'length_buckets': 'auto'}:
-    found = dataset('big', **settings)
-    assert (found.num_examples, found.steps_per_epoch) == (47, 10)
-    order = rows_of(found, range(47))
-    assert all(
-      sorted(order[i : i + 47]) == sorted(rows_of(plain, range(47))[i : i + 47])
-      for i in range(0, 235, 47)
-    )
-  found = dataset(names, rates=rates, **BUCKETS)
-  held = lengths_of(found, range(60))
-  assert set(held) <= {9, 12, 23} and len(set(held)) > 1
-  for step, length in enumerate(held):
-    batch = found.batch(step)
-    longest = (batch['encoder_input_tokens'] > 0).sum(axis=1).max()
-    assert length == min(x for x in (9, 12, 23) if x >= longest)
-    # no target of the tasks is longer
-    assert (
-      batch['decoder_target_tokens'].shape[1] == found.lengths['targets'][0]
-    )
-  assert found.lengths['targets'][0] == max(
-    (dataset(names, rates=rates).batch(s)['decoder_target_tokens'] > 0)
-    .sum(axis=1)
-    .max()
-    for s in range(20)
-  )
-
-
-def test_buckets_resume_and_count_in_the_fingerprint(tasks):
-  names = ['big', 'small', 'long']
-  whole = dataset(names, **BUCKETS)
-  first = [whole.batch(step) for step in range(150)]
-  fresh = dataset(names, **BUCKETS)
-  for step in (100, 3, 63, 64, 149):  # in the middle of windows too
-    same(fresh.batch(step), first[step])
-  same(next(dataset(names, **BUCKETS).batches(77)), first[77])
-  digests = {
-    dataset(names, length_buckets=x).fingerprint()
-    for x in (None, [9, 12, 23], [12, 23])
-  }
-  assert len(digests) == 3
-  assert dataset(names, **BUCKETS).fingerprint() == whole.fingerprint()
-
-
-def test_shapes_to_come(tasks):
-  found = dataset(['big', 'long'], **BUCKETS)
-  counts = collections.Counter(lengths_of(found, range(5, 40)))
-  shapes = found.shapes(5, 40)
-  assert set(shapes) == {9, 12, 23}
-  assert shapes == {n: counts[n] for n in (9, 12, 23)}
-  assert list(shapes.values()) == sorted(shapes.values(), reverse=True)
-  assert dataset('big').shapes(5, 40) == {23: 35}
-
-
-def test_padding_share_with_buckets(tasks):
-  found = dataset('big', batch_size=47, **BUCKETS)
-  batch = found.batch(0)
-  assert found.padding_share == pytest.approx(
-    {
-      'inputs': np.mean(batch['encoder_input_tokens'] == 0),
-      'targets': np.mean(batch['decoder_target_tokens'] == 0),
-    }
-  )
-  fewer = dataset(['big', 'long'], **BUCKETS).padding_share['inputs']
-  assert fewer < dataset(['big', 'long']).padding_share['inputs']
-
-
 def test_rows_of_hosts_make_the_batch(tasks):
   batch = dataset(batch_size=6).batch(3)
   parts = [batches.rows(batch, i, 3) for i in range(3)]
@@ -339,95 +194,6 @@ def test_evaluation_by_length_holds_every_example_once(tasks):
       assert row[row > 0].tolist() == ids.tolist()
   assert sorted(rows) == list(range(47)) and filled == 1
   assert shapes == sorted(shapes)
-
-
-def count_up(split, shuffle_files):
-  """A source that takes no seed and whose size SeqIO is not told."""
-  del split, shuffle_files
-  texts = [f'{WORDS[i % 7]} {WORDS[i // 7]}' for i in range(29)]
-  return tf.data.Dataset.from_tensor_slices({'inputs': texts, 'targets': texts})
-
-
-@pytest.fixture
-def unsized(tasks):
-  for name, source in {
-    'unsized': count_up,
-    'nothing': lambda split, shuffle_files: count_up('', 0).take(0),
-  }.items():
-    seqio.TaskRegistry.add(
-      name,
-      source=seqio.FunctionDataSource(source, splits=['train']),
-      preprocessors=[
-        functools.partial(
-          seqio.preprocessors.tokenize, copy_pretokenized=False
-        ),
-        seqio.preprocessors.append_eos,
-      ],
-      output_features=features.output_features(tasks),
-    )
-  yield
-  seqio.TaskRegistry.remove('unsized')
-  seqio.TaskRegistry.remove('nothing')
-
-
-def test_streams_resume_by_seek(unsized):
-  mixed = {'rates': {'unsized': 2, 'small': 1}}
-  whole = dataset(['unsized', 'small'], **mixed)
-  assert whole.num_examples is None and whole.steps_per_epoch is None
-  first = list(itertools.islice(whole.batches(), 31))
-  fresh = dataset(['unsized', 'small'], **mixed)
-  with pytest.raises(ValueError, match=r'expected seek\(19\) first'):
-    fresh.batch(19)
-  fresh.seek(19)
-  for step in range(19, 31):
-    same(fresh.batch(step), first[step])
-  fresh.seek(4)
-  same(fresh.batch(4), first[4])
-  with pytest.raises(UserError, match='shots=2 needs task .unsized. in memory'):
-    _ = dataset('unsized', shots=2).chosen
-  with pytest.raises(UserError, match="examples of 'unsized' is not known"):
-    dataset(['unsized', 'small']).seek(0)
-
-
-def test_streamed_batches_are_padded_to_a_bucket(unsized):
-  found = dataset('unsized', **BUCKETS)
-  plain = dataset('unsized')
-  for one, two in itertools.islice(
-    zip(found.batches(), plain.batches(), strict=False), 5
-  ):
-    a, b = one['encoder_input_tokens'], two['encoder_input_tokens']
-    assert a.shape[1] in (9, 12, 23)
-    np.testing.assert_array_equal(a, b[:, : a.shape[1]])
-    assert not b[:, a.shape[1] :].any()
-  auto = dataset('unsized', length_buckets='auto')  # nobody knows the lengths
-  same(next(auto.batches()), next(plain.batches()))
-
-
-def test_a_large_task_is_streamed(tasks):
-  found = dataset('big', max_in_memory=46)
-  assert found.num_examples == 47
-  stream = list(itertools.islice(found.batches(), 4))
-  known = set(seen(dataset('big'), range(11)))
-  assert set(itertools.chain.from_iterable(map(keys, stream))) <= known
-
-
-def test_caches_are_read_or_asked_for(unsized):
-  found = dataset('big', use_cached=True)  # a FileTask has no cache to read
-  same(found.batch(1), dataset('big').batch(1))
-  task = seqio.TaskRegistry.get('unsized')
-  steps = [seqio.CacheDatasetPlaceholder(), *task.preprocessors]
-  seqio.TaskRegistry.add_provider(
-    'cacheable', task.replace(name='cacheable', preprocessors=steps)
-  )
-  with pytest.raises(UserError, match="'cacheable' has no offline cache"):
-    dataset('cacheable', use_cached=True).seek(0)
-  seqio.TaskRegistry.remove('cacheable')
-
-
-def test_texts_are_decoded_where_a_task_keeps_none(unsized):
-  found = data.evaluation('unsized', 'train', LENGTHS)
-  assert found.inputs_pretokenized[8] == 'stone stone'
-  assert found.labels is None
 
 
 def test_gin_configures_a_dataset_over_a_file(tmp_path):
