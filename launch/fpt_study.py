@@ -51,8 +51,7 @@ class Study:
     self.args, self.out = args, pathlib.Path(args.out)
     self.tasks = {name: local.shipped(name) for name in args.tasks}
     # of all tasks, so that their runs share what is compiled
-    each = [tuning.lengths(task) for task in self.tasks.values()]
-    self.lengths = {name: max(x[name] for x in each) for name in each[0]}
+    self.lengths = tuning.lengths(*self.tasks.values())
     self.kept = results.Results(self.out / 'results.jsonl')
 
   def cells(self) -> list[results.Row]:

@@ -44,10 +44,13 @@ def model_file(model: str) -> str:
   return model if model.endswith('.gin') else f'models/{model}.gin'
 
 
-def lengths(task: local.FileTask) -> dict[str, int]:
+def lengths(*tasks: local.FileTask) -> dict[str, int]:
   """{'inputs', 'targets'} in tokens: the targets hold the longest label."""
-  encode = features.encoder(task.vocabulary)
-  longest = max(len(encode(text)) for text in task.target_texts())
+  longest = max(
+    len(features.encoder(task.vocabulary)(text))
+    for task in tasks
+    for text in task.target_texts()
+  )
   return {'inputs': INPUTS, 'targets': longest + 1}
 
 
@@ -130,13 +133,10 @@ def configured(
   tasks = [task] if isinstance(task, local.FileTask) else [*task]
   for each in tasks:
     local.register(each)
-  needed = [lengths(each) for each in tasks]
   names = [each.name for each in tasks]
   files = [model_file(model), method, 'runs/train.gin']
   values = {
-    'TASK_FEATURE_LENGTHS': {
-      name: max(each[name] for each in needed) for name in needed[0]
-    },
+    'TASK_FEATURE_LENGTHS': lengths(*tasks),
     **settings,
     'MIXTURE_OR_TASK_NAME': names if len(names) > 1 else names[0],
     'MODEL_DIR': str(folder),
