@@ -112,36 +112,40 @@ def ranker(model) -> Callable:
 
   score[b,c] = sum_u log p(labels[c,u] | input b), padding (0) left out.
   What labels have in common is computed once an example: the encoder, the
-  keys and values of cross attention and the first position, which all labels
-  start from. Labels part at the second.
+  keys and values of cross attention and the logits of the first position,
+  which all labels start from. The other logits are made position by
+  position: [B C,V] of them are there at a time.
   Source: rank classification, T5X `score_batch`; Brown et al. 2020, 2.4.
   Departures: no normalisation by length.
   """
 
   def run(flat, batch, labels):
-    rows, (choices, length) = len(batch['task_ids']), labels.shape[-2:]
-    labels = jnp.broadcast_to(labels, (rows, choices, length))
-    step, cache = _started(model, flat, batch, length)
-    logits, cache = step(jnp.zeros((rows, 1), jnp.int32), cache)
-    first = jnp.take_along_axis(logits, labels[:, :, 0], axis=1)  # [B,C]
-    first -= jax.nn.logsumexp(logits, axis=1, keepdims=True)
-    scores = jnp.where(labels[:, :, 0] > 0, first, 0.0).reshape(-1)
-    pieces = labels.reshape(rows * choices, length).T  # [U,B C]
+    variables = {'params': params.unflatten(flat)}
+    ids, (choices, length) = batch['task_ids'], labels.shape[-2:]
+    labels = jnp.broadcast_to(labels, (len(ids), choices, length))
+    wanted = labels.reshape(-1, length)  # [B C,U]
+    states = model.apply(
+      variables,
+      encode(model, flat, batch),
+      jnp.pad(wanted[:, :-1], ((0, 0), (1, 0))),
+      jnp.ones_like(wanted),  # padding follows what is scored, which is causal
+      jnp.repeat(ids, choices),
+      method='states',
+    )
 
-    def further(carry, pair):
-      scores, cache = carry
-      said, wanted = pair
-      logits, cache = step(said[:, None], cache)
-      weights = (wanted > 0).astype(jnp.float32)[:, None]
-      more = decode.score(logits[:, None], wanted[:, None], weights)
-      return (scores + more, cache), None
+    def log_probs(states, tokens):
+      """[R,H], int32[R,n] -> float32[R,n]."""
+      logits = model.apply(variables, states[:, None], method='logits')[:, 0]
+      chosen = jnp.take_along_axis(logits, tokens, axis=1)
+      chosen -= jax.nn.logsumexp(logits, axis=1, keepdims=True)
+      return jnp.where(tokens > 0, chosen, 0.0)
 
+    scores = log_probs(states[::choices, 0], labels[:, :, 0])
     if length > 1:
-      cache = decode.expand_rows(cache, rows, choices)
-      (scores, _), _ = jax.lax.scan(
-        further, (scores, cache), (pieces[:-1], pieces[1:])
-      )
-    return scores.reshape(rows, choices)
+      later = states[:, 1:].swapaxes(0, 1), wanted[:, 1:, None].swapaxes(0, 1)
+      more = jax.lax.map(lambda pair: log_probs(*pair), later).sum(axis=0)
+      scores += more.reshape(scores.shape)
+    return scores
 
   return run
 

@@ -70,7 +70,7 @@ class PromptEncoder(Encoder):
 class PromptDecoder(Decoder):
   """The decoder with a prompt before the start token.
 
-  Later positions see the whole prompt; logits are those of the targets only.
+  Later positions see the whole prompt; states are those of the targets only.
 
   Args: as `PromptEncoder`.
   """
@@ -84,7 +84,7 @@ class PromptDecoder(Decoder):
     self.prompt = self.source()
 
   def __call__(self, embeds, mask, encoded, task_ids=None, deterministic=True):
-    """Embedded targets [B,U,H] -> logits [B,U,V] (states if tied)."""
+    """Embedded targets [R,U,H] -> states [R,U,H], see `T5.states`."""
     rows = self.prompt(_ids(task_ids, embeds), embeds, mask)
     first, *rest = cut(rows, self.depth)
     placed = place(first, embeds, mask)
@@ -92,7 +92,7 @@ class PromptDecoder(Decoder):
     y = self.stack(
       placed.embeds, placed.mask, encoded, deterministic, enter=enter
     )
-    return self.logits(y[:, first.shape[1] :])
+    return y[:, first.shape[1] :]
 
   def start(self, embeds, encoded, length, task_ids=None):
     """Fills the caches with the prompt; the first step is position P."""

@@ -171,19 +171,20 @@ class DecoderOnly(nn.Module):
       h = layer(h, allowed, bias, position, deterministic)
     return self.dropout(self.decoder_norm(h), deterministic)
 
-  def logits(self, h):
-    """States float32[B,U,H] -> logits [B,U,V], or states if tied."""
-    return h if self.config.tied_logits else self.logits_dense(h)
-
   def __call__(self, embeds, mask, encoded, task_ids=None, deterministic=True):
-    """Embedded targets [B,U,H], shifted -> logits [B,U,V] (states if tied)."""
+    """Embedded targets [R,U,H], shifted -> states [R,U,H], see `T5.states`.
+
+    Neighbours that share an input have it in their row each.
+    """
+    times = len(embeds) // len(encoded.mask)
+    encoded = type(encoded)(*(jnp.repeat(x, times, axis=0) for x in encoded))
     behind = embeds.shape[1] - 1  # the start token stands in the prefix
     prefix = self.prefix(embeds[:, :1], encoded, behind, task_ids)
     h = jnp.concatenate([prefix.embeds, embeds[:, 1:]], axis=1)
     real = jnp.concatenate([prefix.mask, mask[:, 1:]], axis=1)
     size = prefix.mask.shape[1]
     h = self.stack(h, real, size, None, deterministic, prefix.enter)
-    return self.logits(h[:, size - 1 :])
+    return h[:, size - 1 :]
 
   def start(self, embeds, encoded, length, task_ids=None):
     """Fills the caches with the prefix, for `length` steps.
@@ -201,11 +202,11 @@ class DecoderOnly(nn.Module):
     self.cursor.rewind(size - 1)
 
   def step(self, embeds, length):
-    """One step: embeds [R,1,H] -> logits [R,1,V] (states if tied).
+    """One step: embeds [R,1,H] -> states [R,1,H].
 
     The first is given the start token and takes the end of the prefix.
     """
     position, mask = self.cursor(1, None)
     size = mask.shape[1] - length + 1
     h = jnp.where(position == size - 1, self.last(embeds), embeds)
-    return self.logits(self.stack(h, mask, size, position, True))
+    return self.stack(h, mask, size, position, True)

@@ -171,8 +171,8 @@ class Attention(nn.Module):
   config: T5Config
   inserts: Inserts = ()
 
-  def _heads(self, name: str, x: Array, init=_attention_init) -> Array:
-    """[B,T,H] -> [B,N,T,K]."""
+  def _heads(self, name: str, x: Array, rows, init=_attention_init) -> Array:
+    """[R,T,H] -> [B,N,T R/B,K] with B `rows`: neighbours in one."""
     c = self.config
     dense = Dense(
       c.num_heads * c.d_kv,
@@ -182,6 +182,7 @@ class Attention(nn.Module):
       name=name,
     )
     y = site(self, name, dense(x), x)
+    y = y.reshape(rows, -1, y.shape[-1])
     return split(y, c.num_heads, c.activation_dtype)
 
   def _remember(self, key, value, position, length):
@@ -202,7 +203,9 @@ class Attention(nn.Module):
     dtype = self.config.activation_dtype
     kept = []
     for name in ('key', 'value'):
-      make = lambda name=name: self._heads(name, context).astype(dtype)
+      make = lambda name=name: self._heads(name, context, len(context)).astype(
+        dtype
+      )
       kept.append(self.variable('cache', f'cached_{name}', make).value)
     return kept
 
@@ -231,35 +234,37 @@ class Attention(nn.Module):
     """Attends from x to context.
 
     Args:
-      x: float32[B,T,H].
+      x: float32[R,T,H]; R is B, or in cross attention a multiple of it:
+        neighbours that share a context, as labels of one input do.
       context: float32[B,J,H]; x itself in self attention; None in a decoding
         step of cross attention.
-      allowed: bool, broadcastable to [B,N,T,J].
+      allowed: bool, broadcastable to [B,N,T R/B,J].
       bias: float32[1,N,T,J] or None.
       position: None, or that of the first query while decoding step by step;
         the cache then has J positions. Cross attention (context is not x)
         keeps the keys and values of its first call.
       deterministic: no dropout.
-    Returns: float32[B,T,H].
+    Returns: float32[R,T,H].
     """
     c = self.config
-    init = lambda *args: _attention_init(*args) / math.sqrt(c.d_kv)
-    query = self._heads('query', x, init)
     if position is not None and context is not x:
       key, value = self._recall(context)
     else:
-      key, value = self._heads('key', context), self._heads('value', context)
+      heads = lambda name: self._heads(name, context, len(context))
+      key, value = heads('key'), heads('value')
       if position is not None:
         # J is read off a shape: under remat an int would be traced.
         length = allowed.shape[-1]
         key, value = self._remember(key, value, position, length)
+    init = lambda *args: _attention_init(*args) / math.sqrt(c.d_kv)
+    query = self._heads('query', x, len(key), init)
     add = jnp.where(allowed, 0.0, _MASKED)
     if bias is not None:
       add = add + bias
     y = attend(
       query, key, self._kept(value, deterministic), add, c.activation_dtype
     )
-    y = join(y, c.activation_dtype)  # [B,T,N K]
+    y = join(y, c.activation_dtype).reshape(*x.shape[:2], -1)  # [R,T,N K]
     dense = Dense(
       c.d_model,
       ('joined_kv', 'embed'),

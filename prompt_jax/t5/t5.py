@@ -163,7 +163,7 @@ class Decoder(nn.Module):
       )
 
   def stack(self, h, mask, encoded, deterministic, length=None, enter=None):
-    """Runs the layers; logits, or states [B,U,H] where the output is tied.
+    """Runs the layers: states float32[B,U,H].
 
     Args:
       h: float32[B,U,H], embedded targets shifted right.
@@ -190,14 +190,10 @@ class Decoder(nn.Module):
       h = layer(h, allowed, bias, context, cross, position, deterministic)
     return self.dropout(self.decoder_norm(h), deterministic)
 
-  def logits(self, h):
-    """States float32[B,U,H] -> logits [B,U,V], or states if tied."""
-    return h if self.config.tied_logits else self.logits_dense(h)
-
   def __call__(self, embeds, mask, encoded, task_ids=None, deterministic=True):
-    """Embedded targets -> logits (states if tied)."""
+    """Embedded targets [R,U,H] -> states [R,U,H], see `T5.states`."""
     del task_ids
-    return self.logits(self.stack(embeds, mask, encoded, deterministic))
+    return self.stack(embeds, mask, encoded, deterministic)
 
   def start(self, embeds, encoded, length, task_ids=None):
     """Fills the caches before the first step.
@@ -210,8 +206,8 @@ class Decoder(nn.Module):
     self.cursor.rewind()
 
   def step(self, embeds, length):
-    """One step: embeds [R,1,H] -> logits [R,1,V] (states if tied)."""
-    return self.logits(self.stack(embeds, None, None, True, length))
+    """One step: embeds [R,1,H] -> states [R,1,H]."""
+    return self.stack(embeds, None, None, True, length)
 
 
 class T5(nn.Module):
@@ -254,10 +250,13 @@ class T5(nn.Module):
       deterministic,
     )
 
-  def _logits(self, y):
-    return self.token_embedder.attend(y) if self.config.tied_logits else y
+  def logits(self, states):
+    """States of the decoder [...,H] -> float32[...,V]."""
+    if self.config.tied_logits:
+      return self.token_embedder.attend(states)
+    return self.decoder.logits_dense(states)
 
-  def decode(
+  def states(
     self,
     encoded: Encoded,
     decoder_input_tokens,
@@ -265,8 +264,16 @@ class T5(nn.Module):
     task_ids=None,
     deterministic=True,
   ):
-    """Teacher-forced logits, float32[B,U,V]."""
-    y = self.decoder(
+    """Teacher-forced states of the decoder, float32[R,U,H].
+
+    Args:
+      encoded: of B rows. R is a multiple of B; neighbours share a row, and
+        its keys and values are computed once.
+      decoder_input_tokens, decoder_target_tokens: int[R,U].
+      task_ids: int[R].
+      deterministic: no dropout.
+    """
+    return self.decoder(
       self.token_embedder(decoder_input_tokens),
       # Targets, not inputs: position 0's input is the start token 0.
       decoder_target_tokens > 0,
@@ -274,7 +281,10 @@ class T5(nn.Module):
       task_ids,
       deterministic,
     )
-    return self._logits(y)
+
+  def decode(self, *args, **options):
+    """Teacher-forced logits, float32[R,U,V]. Args: as `states`."""
+    return self.logits(self.states(*args, **options))
 
   def start(self, encoded: Encoded, length: int, task_ids=None):
     """Makes the decoding caches for `length` steps (mutable 'cache')."""
@@ -284,7 +294,7 @@ class T5(nn.Module):
   def step(self, tokens, length: int):
     """int[R,1] -> float32[R,V], reading and writing 'cache'."""
     y = self.decoder.step(self.token_embedder(tokens), length)
-    return self._logits(y)[:, 0]
+    return self.logits(y)[:, 0]
 
   def __call__(
     self,

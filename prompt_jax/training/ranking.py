@@ -19,7 +19,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from prompt_jax.errors import UserError
-from prompt_jax.t5.t5 import Encoded
 from prompt_jax.training import loss as losses
 from prompt_jax.typing import Array, Bool, Float, Int
 
@@ -78,11 +77,10 @@ def label_scores(
   """
   rows, choices, length = targets.shape
   encoded = call(inputs, task_ids, method='encode')
-  each = Encoded(*(jnp.repeat(x, choices, axis=0) for x in encoded))
   flat = targets.reshape(rows * choices, length)
   shifted = jnp.pad(flat[:, :-1], ((0, 0), (1, 0)))
   ids = jnp.repeat(task_ids, choices)
-  logits = call(each, shifted, flat, ids, method='decode')
+  logits = call(encoded, shifted, flat, ids, method='decode')
   weights = (flat > 0).astype(jnp.float32)
   scores = -jnp.sum(weights * losses.token_losses(logits, flat)[0], axis=1)
   if by_length:
