@@ -19,7 +19,7 @@ import time
 import gin
 import jax
 
-from prompt_jax import ginfiles, params, train
+from prompt_jax import ginfiles, huge_pages, params, train
 from prompt_jax.evaluate import flat_metrics
 from prompt_jax.session import Session
 from prompt_jax.stages import shapes_of
@@ -157,4 +157,5 @@ def main(argv=None) -> None:
 
 
 if __name__ == '__main__':
+  huge_pages.restart()  # as `prompt-jax` has them
   main()

@@ -29,7 +29,7 @@ if not __package__:  # run as a file
   sys.path[0] = str(_HERE.parent)
 
 from benchmarks import environment  # noqa: E402
-from prompt_jax import ginfiles  # noqa: E402
+from prompt_jax import ginfiles, huge_pages  # noqa: E402
 from prompt_jax.errors import UserError  # noqa: E402
 from prompt_jax.t5.config import T5Config  # noqa: E402
 
@@ -274,7 +274,11 @@ def measure(args) -> dict:
     _write(args, config, pathlib.Path(folder))
     # where a worker finds this checkout
     ours = [str(_HERE.parent), os.environ.get('PYTHONPATH', '')]
-    paths = {**variables, 'PYTHONPATH': os.pathsep.join(filter(None, ours))}
+    paths = {
+      **variables,
+      **huge_pages.variables(),  # as `prompt-jax` has them
+      'PYTHONPATH': os.pathsep.join(filter(None, ours)),
+    }
     workers = {}
     for name, (file, dtype) in PEERS.items():
       python = sys.executable if name == OURS else interpreter

@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prompt_jax import batches, export, ginfiles, params
+from prompt_jax import batches, export, ginfiles, huge_pages, params
 from prompt_jax.errors import UserError
 from prompt_jax.t5 import quantized
 from prompt_jax.training import sharding
@@ -276,6 +276,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == '__main__':
+  huge_pages.restart()  # as `prompt-jax` has them
   # a program read from a cache would be compiled in no time
   jax.config.update('jax_enable_compilation_cache', False)
   sys.exit(main())

@@ -23,7 +23,7 @@ if not __package__:  # run as a file
   sys.path[0] = str(_HERE.parent)
 
 from benchmarks import step as steps  # noqa: E402
-from prompt_jax import ginfiles, stacked  # noqa: E402
+from prompt_jax import ginfiles, huge_pages, stacked  # noqa: E402
 from prompt_jax.errors import UserError  # noqa: E402
 from prompt_jax.training import sharding  # noqa: E402
 from prompt_jax.training.program import Program  # noqa: E402
@@ -139,4 +139,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == '__main__':
+  huge_pages.restart()  # as `prompt-jax` has them
   sys.exit(main())
