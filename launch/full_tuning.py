@@ -22,8 +22,9 @@ from prompt_jax.tasks import local
 
 FILE = pathlib.Path(__file__).with_name('full_tuning.json')
 METRIC = 'accuracy'
-# Around the constant 1e-3 of Raffel et al. 2020, section 3.1.2.
-RATES = (1e-3, 3e-3, 1e-2)
+# Above the constant 1e-3 of Raffel et al. 2020, section 3.1.2: the shipped bases
+# are small, and 1e-3 was the worst of what was tried.
+RATES = (3e-3, 1e-2, 3e-2)
 SETTINGS = {
   'SCHEDULE': 'linear',
   'BATCH_SIZE': 64,

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from prompt_jax.errors import UserError
 from prompt_jax.params import nearest
+from prompt_jax.t5.decode import first_largest
 
 Sums = dict[str, jax.Array]
 _NORMALIZINGS = (
@@ -172,7 +173,7 @@ def loss(
   sums = {
     'loss': weighted_sum(losses, weights),
     'z_loss': weighted_sum(penalties, weights),
-    'correct': weighted_sum(logits.argmax(axis=-1) == targets, weights),
+    'correct': weighted_sum(first_largest(logits) == targets, weights),
     'weights': weights.sum(),
     'tokens': real.sum(dtype=jnp.float32),
     'positions': jnp.float32(weights.size),

@@ -313,3 +313,11 @@ def test_cache_without_rows_first(search):
     'size) on its first axis while decoding. Put the rows first; close over '
     'what has none in the step function.'
   )
+
+
+def test_first_largest_is_argmax():
+  drawn = jax.random.randint(jax.random.key(0), (13, 3, 17), -2, 3)
+  x = drawn.astype(jnp.float32).at[0].set(-jnp.inf).at[1, 0].set(0.0)
+  found = jax.jit(decode.first_largest)(x)  # nearly every row has ties
+  np.testing.assert_array_equal(found, jnp.argmax(x, axis=-1))
+  assert found.dtype == jnp.int32
