@@ -206,6 +206,7 @@ def _setting(args, run, device) -> dict:
     'jax': jax.__version__,
     'device': device.device_kind,
     'cores': len(os.sched_getaffinity(0)),
+    'tunables': os.environ.get(huge_pages.VARIABLE, ''),
   }
 
 

@@ -39,8 +39,10 @@ _COLUMNS = {
     f'{row["device"]}, {row["cores"]} cores, jax {row["jax"]}, {row["date"]}'
   ),
   'gin': lambda row: ', '.join(row['bindings']),
+  'glibc': lambda row: row['tunables'].replace('glibc.malloc.', ''),
 }
-_TEXT = ('model', 'method', 'dtype', 'where', 'gin')  # the rest is numbers
+# the rest is numbers
+_TEXT = ('model', 'method', 'dtype', 'where', 'gin', 'glibc')
 
 
 def table(rows: Sequence[dict]) -> str:

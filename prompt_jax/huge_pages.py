@@ -4,8 +4,8 @@ A step on a CPU walks through hundreds of megabytes of short-lived arrays. In
 pages of 4 KiB the processor looks most of them up anew; glibc 2.35 asks the
 kernel for pages of 2 MiB if GLIBC_TUNABLES says so when a process begins.
 So a command begins once more, before it imports anything heavy. Values are
-the same; a step of the shipped bases took two thirds of the time or less, see
-benchmarks/README.md. GLIBC_TUNABLES=glibc.malloc.hugetlb=0 keeps small pages.
+the same; steps of the shipped bases take about two thirds of the time, see the
+README. GLIBC_TUNABLES=glibc.malloc.hugetlb=0 keeps small pages.
 """
 
 from collections.abc import Mapping

@@ -25,7 +25,7 @@ _TINY = [
 _KEYS = {
   *('model', 'method', 'batch', 'inputs', 'targets', 'prompt_length'),
   *('dtype', 'padding', 'repeats', 'seed', 'bindings', 'date', 'jax'),
-  *('device', 'cores', 'tokens_per_second', 'seconds_min'),
+  *('device', 'cores', 'tunables', 'tokens_per_second', 'seconds_min'),
   *('seconds_median', 'seconds_max', 'compile_seconds', 'flops'),
   *('flops_per_second', 'peak_flops_per_second', 'utilisation'),
   *('peak_bytes', 'max_rss_bytes', 'trainable', 'total'),
@@ -107,8 +107,11 @@ def test_table_has_a_row_a_line():
     'tokens_per_second': 12345.6,
     'utilisation': 0.437,
     'bindings': [],
+    'tunables': '',
   }
   changed = row | {'bindings': ['EMBED_DIM=29']}
+  small = row | {'tunables': 'glibc.malloc.hugetlb=0'}
+  assert table.table([small]).splitlines()[2].endswith('| hugetlb=0 |')
   assert 'gin' not in table.table([row]).splitlines()[0]
   head, rule, first, second = table.table([row, changed]).splitlines()
   assert head.startswith('| model | method |') and head.endswith('| gin |')
