@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from launch.figures import examples, rates
+from launch.figures import dtypes, examples, rates
 from tests.launch import small
 
 
@@ -57,3 +57,26 @@ def test_examples(films, tmp_path, capsys):
   drawn = (tmp_path / 'rows' / f'{small.TASK}_8_0.train.tsv').read_text()
   assert len(drawn.splitlines()) == 9
   assert '| `attempt` |' in capsys.readouterr().out
+
+
+@pytest.mark.slow  # compiles a step of each dtype
+def test_dtypes(films, tmp_path, capsys, monkeypatch):
+  argv = _argv(tmp_path, '--tasks')
+  dtypes.main(argv)
+  rows = _read(tmp_path)
+  assert [row['dtype'] for row in rows] == ['float32', 'bfloat16', 'int8']
+  for row in rows:
+    assert list(row['curve']) == ['1', '2']
+    assert row['curve']['2'] == row['accuracy']
+  shown = capsys.readouterr().out.splitlines()
+  assert '| step | 1 | 2 |' in shown
+  assert shown[-1].startswith(f'| `{small.TASK}` |')
+  (folder,) = (tmp_path / 'cells').glob('*_int8_*')
+  assert "FROZEN_DTYPE = 'int8'" in (folder / 'config.gin').read_text()
+  monkeypatch.setattr(dtypes, 'run_cell', None)
+  dtypes.main(argv)  # nothing is made again
+  assert _read(tmp_path) == rows
+
+
+def test_standard_error():
+  assert dtypes.standard_error(50.0, 100) == pytest.approx(5.0)
