@@ -2,11 +2,12 @@
 
     python -m launch.held_out --models mini midi --seeds 0 1 2
 
-Settings are the defaults of `methods/prompt.gin` and `runs/train.gin`; the
-last step counts. Appends to OUT/results.jsonl and prints the table of the model
-cards; the same command goes on where it stopped. Beside the prompt stands full
-fine-tuning, where launch/full_tuning.json has it for these weights, and what
-share of its gain over the most frequent class the prompt reaches.
+Settings are the defaults of `methods/prompt.gin` and `runs/train.gin`, but a
+prompt has `--length` rows if that is given; the last step counts. Appends to
+OUT/results.jsonl and prints the table of the model cards; the same command goes
+on where it stopped. Beside the prompt stands full fine-tuning, where
+launch/full_tuning.json has it for these weights, and what share of its gain
+over the most frequent class the prompt reaches.
 """
 
 import argparse
@@ -21,10 +22,12 @@ METRIC = 'accuracy'
 _EVAL_PERIOD = 1000
 
 
-def cell(model: str, name: str, seed: int, folder: pathlib.Path) -> dict:
+def cell(model: str, which: results.Row, folder: pathlib.Path) -> results.Row:
   """Test and validation accuracy of one prompt, percent."""
-  task = local.shipped(name)
-  settings = {'RANDOM_SEED': seed, 'EVAL_PERIOD': _EVAL_PERIOD}
+  task = local.shipped(which['task'])
+  settings = {'RANDOM_SEED': which['seed'], 'EVAL_PERIOD': _EVAL_PERIOD}
+  if 'length' in which:
+    settings['PROMPT_LENGTH'] = which['length']
   tuned = tuning.tune(model, task, folder, settings)
   test = tuning.evaluate(model, task, folder / 'test', tuned.prompt())
   return {
@@ -40,8 +43,9 @@ def cell(model: str, name: str, seed: int, folder: pathlib.Path) -> dict:
 def table(rows: list[dict]) -> str:
   """Markdown: a line a model and task."""
   lines = []
-  for model, name in dict.fromkeys((r['model'], r['task']) for r in rows):
-    own = [r for r in rows if (r['model'], r['task']) == (model, name)]
+  cell_of = lambda row: (row['model'], row['task'], row.get('length'))
+  for model, name, length in dict.fromkeys(map(cell_of, rows)):
+    own = [row for row in rows if cell_of(row) == (model, name, length)]
     tests = [r['test'] for r in own]
     mean, _ = results.mean_spread(tests)
     least = own[0]['majority']
@@ -51,7 +55,7 @@ def table(rows: list[dict]) -> str:
       share = f'{100 * (mean - least) / (full["mean"] - least):.0f} %'
     lines.append(
       [
-        f'`{name}`, `{model}`',
+        f'`{name}`, `{model}`' + (f', {length} rows' if length else ''),
         f'{least:.1f}',
         results.shown(tests),
         f'{full["mean"]:.1f} ± {full["spread"]:.1f}' if full else '-',
@@ -67,6 +71,7 @@ def main(argv=None) -> None:
   parser.add_argument('--models', nargs='+', default=['mini', 'midi'])
   parser.add_argument('--tasks', nargs='+', default=list(TASKS))
   parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2])
+  parser.add_argument('--length', type=int, help='PROMPT_LENGTH, if another')
   parser.add_argument('--out', type=pathlib.Path, default='runs/held_out')
   args = parser.parse_args(argv)
   tuning.share_compiled(args.out)
@@ -76,7 +81,11 @@ def main(argv=None) -> None:
     for seed in args.seeds:
       for name in args.tasks:
         which = {**about, 'task': name, 'seed': seed}
-        if found.has(**which):
+        if args.length:
+          which['length'] = args.length
+        if any(
+          row.get('length') == args.length for row in found.where(**which)
+        ):
           continue
         folder = args.out / '_'.join(map(str, which.values()))
         task = local.shipped(name)
@@ -85,7 +94,7 @@ def main(argv=None) -> None:
           {
             **which,
             'majority': baselines.majority(train, test),
-            **cell(model, name, seed, folder),
+            **cell(model, which, folder),
           }
         )
   print(table(found.rows))
