@@ -16,9 +16,6 @@ FIGURES ?=
 DATA ?=
 BACKBONES ?=
 
-# Arrays in pages of 2 MiB, as `prompt-jax` asks for them itself.
-export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
-
 comma := ,
 BIN := $(VENV)/bin
 # One stamp per set of extras: made once, and again when setup.py changes.

@@ -108,7 +108,5 @@ setuptools.setup(
   include_package_data=False,  # or MANIFEST.in would add to the wheel
   install_requires=REQUIRES,
   extras_require=EXTRAS,
-  entry_points={
-    'console_scripts': ['prompt-jax = prompt_jax.__main__:command']
-  },
+  entry_points={'console_scripts': ['prompt-jax = prompt_jax.cli:main']},
 )

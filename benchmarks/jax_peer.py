@@ -22,7 +22,7 @@ import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 
 from benchmarks import step as steps  # noqa: E402
-from prompt_jax import batches, export, params, predict  # noqa: E402
+from prompt_jax import batches, export, heap, params, predict  # noqa: E402
 from prompt_jax.training import sharding  # noqa: E402
 from prompt_jax.training import state as states  # noqa: E402
 from prompt_jax.training.program import Program  # noqa: E402
@@ -33,6 +33,7 @@ class Peer:
   """Our model, and what it is asked to do."""
 
   def __init__(self, setting: dict):
+    heap.keep()  # as `prompt-jax` does
     folder = pathlib.Path(setting['folder'])
     rows = np.load(folder / 'prompt.npy')
     args = types.SimpleNamespace(

@@ -29,7 +29,7 @@ if not __package__:  # run as a file
   sys.path[0] = str(_HERE.parent)
 
 from benchmarks import environment  # noqa: E402
-from prompt_jax import ginfiles, huge_pages  # noqa: E402
+from prompt_jax import ginfiles  # noqa: E402
 from prompt_jax.errors import UserError  # noqa: E402
 from prompt_jax.t5.config import T5Config  # noqa: E402
 
@@ -276,7 +276,6 @@ def measure(args) -> dict:
     ours = [str(_HERE.parent), os.environ.get('PYTHONPATH', '')]
     paths = {
       **variables,
-      **huge_pages.variables(),  # as `prompt-jax` has them
       'PYTHONPATH': os.pathsep.join(filter(None, ours)),
     }
     workers = {}

@@ -26,7 +26,7 @@ if not __package__:  # run as a file
   sys.path[0] = str(_HERE.parent)
 
 from benchmarks import step as steps  # noqa: E402
-from prompt_jax import ginfiles, huge_pages  # noqa: E402
+from prompt_jax import ginfiles, heap  # noqa: E402
 from prompt_jax.errors import UserError  # noqa: E402
 from prompt_jax.training import sharding  # noqa: E402
 from prompt_jax.training.step import Program, train_step  # noqa: E402
@@ -173,6 +173,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def measure(args) -> dict:
   """All figures of one step; the keys are in benchmarks/README.md."""
+  heap.keep()  # as `prompt-jax` does
   run = steps.configured(args)
   mesh = sharding.make_mesh(devices=jax.devices()[:1])
   state, frozen, rates = steps.starting(run, mesh, args.random)
@@ -269,5 +270,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == '__main__':
-  huge_pages.restart()  # as `prompt-jax` has them
   sys.exit(main())

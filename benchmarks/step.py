@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prompt_jax import batches, export, ginfiles, huge_pages, params
+from prompt_jax import batches, export, ginfiles, heap, params
 from prompt_jax.errors import UserError
 from prompt_jax.t5 import quantized
 from prompt_jax.training import sharding
@@ -206,12 +206,13 @@ def _setting(args, run, device) -> dict:
     'jax': jax.__version__,
     'device': device.device_kind,
     'cores': len(os.sched_getaffinity(0)),
-    'tunables': os.environ.get(huge_pages.VARIABLE, ''),
+    'tunables': os.environ.get('GLIBC_TUNABLES', ''),
   }
 
 
 def measure(args) -> dict:
   """All figures of one training step; see benchmarks/README.md."""
+  heap.keep()  # as `prompt-jax` does
   run = configured(args)
   device = jax.devices()[0]
   mesh = sharding.make_mesh(devices=[device])
@@ -277,7 +278,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == '__main__':
-  huge_pages.restart()  # as `prompt-jax` has them
   # a program read from a cache would be compiled in no time
   jax.config.update('jax_enable_compilation_cache', False)
   sys.exit(main())

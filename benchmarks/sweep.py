@@ -23,7 +23,7 @@ if not __package__:  # run as a file
   sys.path[0] = str(_HERE.parent)
 
 from benchmarks import step as steps  # noqa: E402
-from prompt_jax import ginfiles, huge_pages, stacked  # noqa: E402
+from prompt_jax import ginfiles, heap, stacked  # noqa: E402
 from prompt_jax.errors import UserError  # noqa: E402
 from prompt_jax.training import sharding  # noqa: E402
 from prompt_jax.training.program import Program  # noqa: E402
@@ -66,6 +66,7 @@ def _timed(call: Callable[[], object]) -> tuple[float, float]:
 
 def measure(args) -> dict:
   """All figures; ratios of medians by clock and by CPU time."""
+  heap.keep()  # as `prompt-jax` does
   run, count = steps.configured(args), args.members
   mesh = run.mesh = sharding.make_mesh(devices=jax.devices()[:1])
   state, frozen, rates = steps.starting(run, mesh, args.random)
@@ -139,5 +140,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == '__main__':
-  huge_pages.restart()  # as `prompt-jax` has them
   sys.exit(main())

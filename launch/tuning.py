@@ -19,7 +19,7 @@ from typing import Any
 import gin
 
 from prompt_jax import eval as evaluation
-from prompt_jax import ginfiles, train
+from prompt_jax import ginfiles, heap, train
 from prompt_jax.t5 import pretrained
 from prompt_jax.tasks import features, local
 
@@ -30,9 +30,10 @@ FULL = 'methods/full.gin'
 
 
 def share_compiled(folder: str | os.PathLike) -> None:
-  """One store of compiled programs for all runs, unless the user has one."""
+  """One store of compiled programs, and one heap, unless the user has such."""
   import jax
 
+  heap.keep()
   if not os.environ.get('JAX_COMPILATION_CACHE_DIR'):
     where = str(pathlib.Path(folder).resolve() / 'compiled')
     os.environ['JAX_COMPILATION_CACHE_DIR'] = where

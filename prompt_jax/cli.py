@@ -10,7 +10,7 @@ import errno
 import importlib
 import sys
 
-from prompt_jax import ginfiles
+from prompt_jax import ginfiles, heap
 from prompt_jax.errors import UserError
 
 _HELP = {
@@ -30,9 +30,8 @@ _FILES = {
   'sweep': 'train several prompts over one frozen base in one program',
 }
 
-# What a method file and its initial values say is about training. These
-# commands take what was trained from PROMPT_FILE and leave that alone, so the
-# method file of the training command may stay.
+# What a method file and its initial values say is about training. These take
+# what was trained from PROMPT_FILE, so that the file of training may stay.
 _WITHOUT = {
   command: tuple(
     f'prompt_jax.{name}'
@@ -362,6 +361,7 @@ def _run(args) -> int:
 
 def main(argv=None) -> int:
   """Runs one command; returns the exit status."""
+  heap.keep()
   argv = list(sys.argv[1:] if argv is None else argv)
   try:
     for argument in argv:

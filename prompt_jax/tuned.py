@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prompt_jax import params, predict
+from prompt_jax import heap, params, predict
 from prompt_jax.errors import UserError
 from prompt_jax.inserts import saved as saved_inserts
 from prompt_jax.prompted import PromptEncoderDecoder
@@ -248,6 +248,7 @@ def load(
   Returns: TunedModel.
   Raises: UserError if base, prompt and vocabulary do not fit one another.
   """
+  heap.keep()
   folder = pretrained.resolve(base)
   if config is None:
     config = pretrained.config_of(folder, activation_dtype)

@@ -20,4 +20,8 @@ if 'host_platform_device_count' not in _flags:
 
 import jax  # noqa: E402  the device count has to be set first
 
+from prompt_jax import heap  # noqa: E402
+
+heap.keep()  # before JAX makes its threads
+
 jax.config.update('jax_numpy_rank_promotion', 'raise')
