@@ -111,12 +111,10 @@ def arguments(argv=None) -> argparse.Namespace:
 
 def main(argv=None) -> None:
   args = arguments(argv)
-  out = pathlib.Path(args.out)
-  kept = results.Results(out / 'results.jsonl')
-  tuning.share_compiled(out)
-  rows = kept.filled(
+  rows = lines.filled(
+    args,
     cells(args),
-    lambda cell: run_cell(cell, args, out),
+    run_cell,
     lambda row: (
       f'{row["task"]} {row["dtype"]} seed {row["seed"]}: {row[METRIC]:.1f}'
     ),
@@ -133,7 +131,7 @@ def main(argv=None) -> None:
       for dtype in args.dtypes
     }
     title = f'{pathlib.Path(args.model).stem}, {task}'
-    lines.show(groups, 'step', METRIC, out, title=title, **labels)
+    lines.show(groups, 'step', METRIC, args.out, title=title, **labels)
   print(table(rows))
 
 

@@ -90,12 +90,10 @@ def arguments(argv=None) -> argparse.Namespace:
 
 def main(argv=None) -> None:
   args = arguments(argv)
-  out = pathlib.Path(args.out)
-  kept = results.Results(out / 'results.jsonl')
-  tuning.share_compiled(out)
-  rows = kept.filled(
+  rows = lines.filled(
+    args,
     cells(args),
-    lambda cell: run_cell(cell, args, out),
+    run_cell,
     lambda row: (
       f'{row["task"]} {row["method"]} {row["examples"]}: {row[METRIC]:.1f}'
     ),
@@ -109,7 +107,7 @@ def main(argv=None) -> None:
     }
     title = f'{pathlib.Path(args.model).stem}, {task}'
     labels = {'xlabel': 'examples', 'ylabel': 'test accuracy, %'}
-    lines.show(groups, 'examples', METRIC, out, title=title, **labels)
+    lines.show(groups, 'examples', METRIC, args.out, title=title, **labels)
 
 
 if __name__ == '__main__':

@@ -124,12 +124,10 @@ def arguments(argv=None) -> argparse.Namespace:
 
 def main(argv=None) -> None:
   args = arguments(argv)
-  out = pathlib.Path(args.out)
-  kept = results.Results(out / 'results.jsonl')
-  tuning.share_compiled(out)
-  rows = kept.filled(
+  rows = lines.filled(
+    args,
     list(cells(args)),
-    lambda cell: run_cell(cell, args, out),
+    run_cell,
     lambda row: (
       f'{row["init"]} {row["length"]} seed {row["seed"]}: {row[METRIC]:.1f}'
     ),
@@ -137,7 +135,7 @@ def main(argv=None) -> None:
   labels = {'xlabel': 'prompt length', 'ylabel': 'validation accuracy, %'}
   title = f'{pathlib.Path(args.model).stem}, {args.task}'
   groups = grouped(rows, args.inits)
-  lines.show(groups, 'length', METRIC, out, title=title, **labels)
+  lines.show(groups, 'length', METRIC, args.out, title=title, **labels)
 
 
 if __name__ == '__main__':

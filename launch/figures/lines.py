@@ -4,12 +4,12 @@ With what all figures ask of the command line and of a run.
 """
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import os
 import pathlib
 from typing import Any
 
-from launch import results
+from launch import results, tuning
 
 
 def parser(
@@ -34,6 +34,26 @@ def settings(cell: results.Row) -> dict[str, Any]:
     'EVAL_PERIOD': 0,
     'RANDOM_SEED': cell['seed'],
   }
+
+
+def filled(
+  args: argparse.Namespace,
+  cells: Sequence[results.Row],
+  run: Callable[..., results.Row],
+  say: Callable[[results.Row], str],
+) -> list[results.Row]:
+  """The rows of a figure; those that OUT/results.jsonl has are not made again.
+
+  Args:
+    args: of `parser`.
+    cells: the fields that tell one row from another.
+    run: `(cell, args, out) -> row`.
+    say: row -> a line of progress.
+  """
+  out = pathlib.Path(args.out)
+  tuning.share_compiled(out)
+  kept = results.Results(out / 'results.jsonl')
+  return kept.filled(cells, lambda cell: run(cell, args, out), say)
 
 
 def points(
@@ -103,14 +123,14 @@ def show(
   groups: Mapping[str, Sequence[results.Row]],
   x: str,
   y: str,
-  out: pathlib.Path,
+  out: str | os.PathLike,
   **labels: str,
 ) -> None:
   """Draws OUT/<title>.png and prints its name and the table.
 
   Args: as of `picture`; ', ' in the title is '_' in the name.
   """
-  file = out / f'{labels["title"].replace(", ", "_")}.png'
+  file = pathlib.Path(out) / f'{labels["title"].replace(", ", "_")}.png'
   if picture(groups, x, y, file, **labels):
     print(file)
   else:

@@ -68,12 +68,10 @@ def arguments(argv=None) -> argparse.Namespace:
 
 def main(argv=None) -> None:
   args = arguments(argv)
-  out = pathlib.Path(args.out)
-  kept = results.Results(out / 'results.jsonl')
-  tuning.share_compiled(out)
-  rows = kept.filled(
+  rows = lines.filled(
+    args,
     cells(args),
-    lambda cell: run_cell(cell, args, out),
+    run_cell,
     lambda row: f'{row["method"]} {row["rate"]:g}: {row[METRIC]:.1f}',
   )
   groups = {
@@ -82,7 +80,7 @@ def main(argv=None) -> None:
   }
   title = f'{pathlib.Path(args.model).stem}, {args.task}'
   labels = {'xlabel': 'learning rate', 'ylabel': 'validation accuracy, %'}
-  lines.show(groups, 'rate', METRIC, out, title=title, **labels)
+  lines.show(groups, 'rate', METRIC, args.out, title=title, **labels)
 
 
 if __name__ == '__main__':
