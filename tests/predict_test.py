@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from prompt_jax import predict
+from prompt_jax import params, predict
 from prompt_jax.errors import UserError
 from prompt_jax.predict import Decoding
 from tests import models
@@ -117,6 +117,22 @@ def test_bfloat16_decodes_what_it_scores():
   np.testing.assert_allclose(
     log_probs[whole, 0], scores[whole], rtol=0.03, atol=0.1
   )
+
+
+def test_decoding_starts_without_a_pass_of_the_decoder():
+  model, rows = models.make(), models.batch()
+  variables = {'params': params.unflatten(models.initial(model))}
+  start = lambda encoded: model.apply(
+    variables, encoded, U, method='start', mutable=['cache']
+  )
+  encoded = predict.encode(model, models.initial(model), rows)
+  compiled = jax.jit(start).lower(encoded).compile()
+  # keys and values of every layer's cross attention, and next to nothing else
+  one = 2 * np.prod([*encoded.states.shape, models.N * models.K])
+  both = 2 * models.DECODER_LAYERS * one
+  assert both <= compiled.cost_analysis()['flops'] < 1.05 * both
+  _, made = compiled(encoded)
+  assert int(made['cache']['decoder']['cursor']['position']) == 0
 
 
 def test_unknown_method_shows_the_known():

@@ -15,11 +15,13 @@ transposition.
 """
 
 import functools
+import math
 
 import jax
 from jax import lax
 import jax.numpy as jnp
 
+from prompt_jax.t5.product import contracted
 from prompt_jax.typing import Array, Float
 
 
@@ -32,7 +34,8 @@ def _stacked(y, heads):
 
 def _transposed(y, heads):
   """`split`, by a transposition."""
-  return y.reshape(*y.shape[:-1], heads, -1).swapaxes(-2, -3)
+  size = y.shape[-1] // heads
+  return y.reshape(*y.shape[:-1], heads, size).swapaxes(-2, -3)
 
 
 def _joined(y):
@@ -43,7 +46,7 @@ def _joined(y):
 def _rejoined(y):
   """The inverse of `split`, by a transposition."""
   turned = y.swapaxes(-2, -3)
-  return turned.reshape(*turned.shape[:-2], -1)
+  return turned.reshape(*turned.shape[:-2], math.prod(turned.shape[-2:]))
 
 
 def _turned(y):
@@ -93,21 +96,14 @@ join.defvjp(
 )
 
 
-def _multiply(a, b, contract):
-  """Contracts axis `contract[0]` of a with `contract[1]` of b, per head."""
-  batch = tuple(range(a.ndim - 2))
-  dims = (tuple((a.ndim + axis,) for axis in contract), (batch, batch))
-  return lax.dot_general(a, b, dims, preferred_element_type=jnp.float32)
-
-
 def _turned_product(a, b):
   """a^T b, per head, as (b^T a)^T with both transpositions written out."""
-  return _turned(_multiply(_turned(b), a, (-1, -2)))
+  return _turned(contracted(_turned(b), a, (-1, -2)))
 
 
 def _over_queries(a, b):
   """a^T b, per head: [B,N,T,J] and [B,N,T,K] -> float32[B,N,J,K]."""
-  plain = lambda a, b: _multiply(a, b, (-2, -2))
+  plain = lambda a, b: contracted(a, b, (-2, -2))
   # a cut of one head is no cut, and the transposition would be undone
   if a.dtype != jnp.bfloat16 or a.shape[-3] == 1:
     return plain(a, b)
@@ -116,7 +112,7 @@ def _over_queries(a, b):
 
 def _weights(query, key, add, dtype):
   """softmax(Q K^T + A) in `dtype`."""
-  scores = _multiply(query, key, (-1, -1)) + add
+  scores = contracted(query, key, (-1, -1)) + add
   return jax.nn.softmax(scores, axis=-1).astype(dtype)
 
 
@@ -145,7 +141,7 @@ def _forward(query, key, value, add, dtype):
   kinds = [jnp.zeros((), x.dtype) for x in (query, key, value)]
   query, key, value = (x.astype(dtype) for x in (query, key, value))
   weights = _weights(query, key, add, dtype)
-  y = _multiply(weights, value, (-1, -2))
+  y = contracted(weights, value, (-1, -2))
   return y, (query, key, value, weights, add, kinds)
 
 
@@ -153,12 +149,12 @@ def _backward(dtype, saved, g):
   query, key, value, weights, add, kinds = saved
   g = g.astype(dtype)
   dvalue = _over_queries(weights, g)
-  dweights = _multiply(g, value, (-1, -1))
+  dweights = contracted(g, value, (-1, -1))
   wide = weights.astype(jnp.float32)
   mean = jnp.sum(wide * dweights, axis=-1, keepdims=True)
   dscores = wide * (dweights - mean)
   narrow = dscores.astype(dtype)
-  dquery = _multiply(narrow, key, (-1, -2))
+  dquery = contracted(narrow, key, (-1, -2))
   dkey = _over_queries(narrow, query)
   # dropped by the compiler where the position table is frozen
   shared = [i for i, size in enumerate(add.shape) if size == 1]

@@ -264,7 +264,8 @@ class Attention(nn.Module):
     y = attend(
       query, key, self._kept(value, deterministic), add, c.activation_dtype
     )
-    y = join(y, c.activation_dtype).reshape(*x.shape[:2], -1)  # [R,T,N K]
+    # [R,T,N K]
+    y = join(y, c.activation_dtype).reshape(*x.shape[:2], c.num_heads * c.d_kv)
     dense = Dense(
       c.d_model,
       ('joined_kv', 'embed'),

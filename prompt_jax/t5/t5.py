@@ -196,14 +196,9 @@ class Decoder(nn.Module):
     return self.stack(embeds, mask, encoded, deterministic)
 
   def start(self, embeds, encoded, length, task_ids=None):
-    """Fills the caches before the first step.
-
-    One pass over the start token makes every cache; the position then goes
-    back to 0, so that the first real step overwrites what the pass wrote.
-    """
+    """Makes the caches: a pass over no tokens, which the first step follows."""
     del task_ids
-    self.stack(embeds, None, encoded, True, length)
-    self.cursor.rewind()
+    self.stack(embeds[:, :0], None, encoded, True, length)
 
   def step(self, embeds, length):
     """One step: embeds [R,1,H] -> states [R,1,H]."""

@@ -1,11 +1,13 @@
 """The product is a matrix product whose gradients keep the dtype."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from prompt_jax.t5.product import product
+from prompt_jax.t5.product import contracted, product
 from tests.jaxprs import dots
 
 # (x, w): a matrix met by all rows, and batches of matrices as in attention
@@ -79,3 +81,23 @@ def test_gradient_of_a_frozen_matrix_is_dropped():
   one = 2 * rows * width * columns
   assert 2 <= flops(0) / one < 2.1  # forward, and backward to the input
   assert 3 <= flops((0, 1)) / one < 3.1
+
+
+@pytest.mark.parametrize(
+  'shapes', [((1, 5), (5, 11)), ((3, 1, 5), (3, 11, 5))], ids=['row', 'heads']
+)
+def test_a_cpu_multiplies_no_bfloat16_row_by_itself(shapes):
+  a, b = _draw(shapes, jnp.bfloat16)
+  axes = (-1, -1 if b.ndim == 3 else -2)
+  run = jax.jit(lambda a, b: contracted(a, b, axes))
+  rows = [shape[-2] for shape in _results_of_dots(run.lower(a, b).as_text())]
+  assert rows == [2]
+  wide = a.astype(jnp.float32), b.astype(jnp.float32)
+  other = wide[1] if b.ndim == 2 else wide[1].swapaxes(-1, -2)
+  np.testing.assert_allclose(run(a, b), jnp.matmul(wide[0], other), **CLOSE)
+
+
+def _results_of_dots(text):
+  """The shapes of the results of the products of a lowered program."""
+  found = re.findall(r'dot_general.*-> tensor<([\dx]+)xf32>', text)
+  return [tuple(map(int, shape.split('x'))) for shape in found]
