@@ -29,7 +29,7 @@ MACROS = {
 # Macros that only files of gin/prompts read.
 _STARTS = (
   *('CLASS_LABELS', 'EMBEDDING_FILE', 'PROMPT_FILE', 'PROMPT_FILES'),
-  *('COMBINE', 'POPULATION', 'PROMPT_TEXT'),
+  *('COMBINE_FILES', 'POPULATION', 'PROMPT_TEXT'),
 )
 
 

@@ -73,6 +73,8 @@ class PromptDecoder(Decoder):
   Later positions see the whole prompt; states are those of the targets only.
 
   Args: as `PromptEncoder`.
+  Raises: UserError, when used, for a source that reads its input: that would
+    be the targets in training, and the start token alone in decoding.
   """
 
   source: SourceFactory | None = None
@@ -82,6 +84,12 @@ class PromptDecoder(Decoder):
   def setup(self):
     super().setup()
     self.prompt = self.source()
+    if self.prompt.instance_wise:
+      raise UserError(
+        f'{type(self.prompt).__name__} reads the input of its stack, which in '
+        'a decoder are the targets; expected a source that reads task ids '
+        'alone as decoder_prompt. Give it as encoder_prompt.'
+      )
 
   def __call__(self, embeds, mask, encoded, task_ids=None, deterministic=True):
     """Embedded targets [R,U,H] -> states [R,U,H], see `T5.states`."""
@@ -152,6 +160,7 @@ class PromptEncoderDecoder(T5):
     encoder_depth, decoder_depth: layers of each stack with a prompt of their
       own, at most as many as it has.
     deeper: what layers after the first do with theirs, 'overwrite' or 'add'.
+  Raises: UserError, when used, for a depth beyond the stack.
   """
 
   encoder_prompt: SourceFactory | None = None
@@ -165,6 +174,7 @@ class PromptEncoderDecoder(T5):
   def make_encoder(self) -> nn.Module:
     if self.encoder_prompt is None:
       return super().make_encoder()
+    _check_depth('encoder', self.encoder_depth, self.config.num_encoder_layers)
     return PromptEncoder(
       self.config,
       self.inserts,
@@ -178,6 +188,7 @@ class PromptEncoderDecoder(T5):
   def make_decoder(self) -> nn.Module:
     if self.decoder_prompt is None:
       return super().make_decoder()
+    _check_depth('decoder', self.decoder_depth, self.config.num_decoder_layers)
     only = not self.config.num_encoder_layers
     stack = PromptDecoderOnly if only else PromptDecoder
     return stack(
@@ -201,6 +212,15 @@ class PromptEncoderDecoder(T5):
       for name, stack in stacks.items()
       if getattr(self, f'{name}_prompt') is not None
     }
+
+
+def _check_depth(stack: str, depth: int, layers: int) -> None:
+  """Raises unless every layer that is to have a prompt is there."""
+  if depth > max(layers, 1):
+    raise UserError(
+      f'{stack}_depth is {depth} and the {stack} has {layers} layers; expected '
+      f'at most {layers}, one prompt a layer. Set PROMPT_DEPTH={layers}.'
+    )
 
 
 def _ids(task_ids, embeds):

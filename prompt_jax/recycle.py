@@ -27,7 +27,7 @@ import optax
 
 from prompt_jax import export, params
 from prompt_jax.errors import UserError
-from prompt_jax.prompts import saved
+from prompt_jax.prompts import attached, saved
 from prompt_jax.t5 import pretrained
 from prompt_jax.tasks import features
 from prompt_jax.typing import Array, Float
@@ -234,7 +234,8 @@ def write_recycled(
 
 def _sidecar(about, prompt, target: str, vocabulary: str | None) -> dict:
   """What any saved prompt says: where it belongs, and its size."""
-  kept = {key: about[key] for key in ('stack', 'depth', 'task') if key in about}
+  keys = ('stack', 'depth', *attached.WHERE, 'task')
+  kept = {key: about[key] for key in keys if key in about}
   if vocabulary:
     kept['vocabulary_digest'] = vocabulary
   return {

@@ -62,15 +62,30 @@ def starting(run):
 
 
 def _check_prompts(run, digest: str) -> None:
-  """Refuses initial values and banks that were trained on another base."""
-  for source in export.sources(run.model).values():
+  """Refuses initial values and banks of another base, stack or depth."""
+  for stack, source in export.sources(run.model).items():
+    depth = getattr(run.model, f'{stack}_depth')
     for path in read_by(source):
+      about = saved.sidecar_of(path)
+      if not run.allow_other_base:
+        _check_place(about or {}, {'stack': stack, 'depth': depth}, path)
       saved.check_base(
-        saved.sidecar_of(path),
+        about,
         digest,
         features.vocabulary_digest(run.vocabulary),
         allow=run.allow_other_base,
         path=path,
+      )
+
+
+def _check_place(about: Mapping, here: Mapping, path) -> None:
+  """Raises unless a sidecar names this place or none."""
+  for key, wanted in here.items():
+    if about.get(key, wanted) != wanted:
+      raise UserError(
+        f'{path} was saved with {key} {about[key]}, here it is {wanted}; '
+        'expected a prompt that is used where it was trained. Give another '
+        'file, or --gin.ALLOW_OTHER_BASE=True to try it all the same.'
       )
 
 

@@ -24,7 +24,7 @@ import numpy as np
 
 from prompt_jax import export, params
 from prompt_jax.errors import UserError
-from prompt_jax.prompts import saved
+from prompt_jax.prompts import attached, saved
 from prompt_jax.typing import Array, Float
 
 SIMILARITIES = ('tokens', 'average')
@@ -291,10 +291,10 @@ def _check_alike(prompts: Sequence[Source], keys, advice: str) -> None:
 def _shared(sources: Sequence[Source]) -> dict[str, Any]:
   """What the sidecars of some prompts agree on, of base and place."""
   shared = {}
-  for key in ('base', 'deeper', *_BASE, *_PLACE):
-    said = {s.sidecar[key] for s in sources if key in s.sidecar}
-    if len(said) == 1:
-      shared[key] = said.pop()
+  for key in ('base', *attached.WHERE, *_BASE, *_PLACE):
+    said = [s.sidecar[key] for s in sources if key in s.sidecar]
+    if said and all(each == said[0] for each in said):
+      shared[key] = said[0]
   return shared
 
 

@@ -216,6 +216,17 @@ def test_nothing_outside_gin_asks_for_a_method_by_name():
   assert not asks, '\n'.join(asks)
 
 
+def test_training_names_no_method():
+  stems = {file.stem for file in _sources('gin/methods', suffix='.gin')}
+  names = stems | {part for name in stems for part in name.split('_')}
+  # words that are in the name of a method and belong to none
+  names -= {*'prompt full per layer both decoder multi task shared and'.split()}
+  assert {'attempt', 'ia3', 'adapter', 'residual'} <= names
+  for file in _sources('prompt_jax/training'):
+    said = {*re.findall(r'[a-z0-9]+', file.read_text().lower())}
+    assert not said & names, f'{_here(file)} names {sorted(said & names)}'
+
+
 def _public(tree: ast.Module):
   """Public functions and classes of a module."""
   kinds = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef

@@ -1,12 +1,18 @@
 """Prompts in a model: placement, padding, tasks and what trains."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from prompt_jax import params, predict
+from prompt_jax.errors import UserError
+from prompt_jax.prompts.attempt import Attempt
+from prompt_jax.prompts.bank import Bank
 from prompt_jax.prompts.place import WHERE
+from prompt_jax.prompts.prompt import Prompt
 from prompt_jax.t5.t5 import T5
 from prompt_jax.training import loss as losses
 from prompt_jax.training.state import abstract
@@ -127,3 +133,22 @@ def test_rows_of_the_sources(source):
       prompt = flat[f'{stack}/prompt/prompt']
       expected = jnp.broadcast_to(prompt, (2, *prompt.shape))
     np.testing.assert_array_equal(row, expected)
+
+
+@pytest.mark.parametrize('stack', ['encoder', 'decoder'])
+def test_more_prompts_than_layers_are_refused(stack):
+  layers = {'encoder': models.ENCODER_LAYERS, 'decoder': models.DECODER_LAYERS}
+  model = models.make(stack).clone(**{f'{stack}_depth': layers[stack] + 1})
+  with pytest.raises(UserError, match=f'{layers[stack]} layers; expected at'):
+    abstract(model)
+
+
+def test_a_source_that_reads_its_input_is_none_for_a_decoder(tmp_path):
+  np.save(tmp_path / 'one.npy', np.ones((3, models.H), np.float32))
+  bank = functools.partial(Bank, [tmp_path / 'one.npy'], 3)
+  source = functools.partial(Attempt, lambda: Prompt(3), bank)
+  model = models.make('encoder').clone(
+    encoder_prompt=None, decoder_prompt=source
+  )
+  with pytest.raises(UserError, match='Attempt reads .* Give it as encoder_pr'):
+    abstract(model)

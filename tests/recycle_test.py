@@ -163,6 +163,14 @@ def test_a_recycled_prompt_is_one_of_the_target(method, prompt, source):
   tuned.load(tiny.base(), str(prompt.with_name('new.npy')), vocabulary='bytes')
 
 
+def test_where_a_prompt_stands_is_kept(prompt, source):
+  array, sidecar = saved.load(prompt)
+  place = {'where': 'after_eos', 'attention': ['prompt_to_prompt']}
+  saved.save(prompt, array, {**sidecar, **place})
+  _, _, found = recycled(prompt, source, tiny.base())
+  assert {key: found[key] for key in place} == place
+
+
 def test_the_pieces_that_are_fitted_on(prompt, source, tmp_path):
   target = normal(V, G, seed=1)
   base = write_base(tmp_path / 'target', target)

@@ -146,3 +146,23 @@ def test_a_frozen_prompt_beside_inserts(shelf):
   )
   with pytest.raises(UserError, match='was saved with base_digest ffff'):
     started(run)
+
+
+def test_a_prompt_of_another_place_is_refused(shelf):
+  rows = np.ones((3, 7), np.float32)
+  for key, value in (('stack', 'decoder'), ('depth', 3)):
+    path = str(shelf / f'{key}.npy')
+    saved.save(path, rows, {key: value})
+    run = lambda **more: configured(shelf, FROM_FILE, PROMPT_FILE=path, **more)
+    with pytest.raises(UserError, match=f'{key} {value}, here it is'):
+      started(run())
+    started(run(ALLOW_OTHER_BASE=True))
+
+
+def test_a_shared_part_starts_from_files(shelf):
+  files = [str(shelf / 'bare.npy'), str(shelf / 'bare.npy')]
+  run = configured(
+    shelf, FROM_FILES, method='shared_and_task', PROMPT_FILES=files, NUM_TASKS=1
+  )
+  found = started(run).trainable['encoder/prompt/shared']
+  np.testing.assert_allclose(found, np.load(files[0]), rtol=1e-6)

@@ -140,6 +140,19 @@ def test_mean_start_and_its_sidecar(shelf):
   assert [round(s['weight'], 4) for s in sidecar['sources']] == [0.3333] * 3
 
 
+def test_a_start_stands_where_its_prompts_stood(shelf):
+  place = {'where': 'after_eos', 'attention': ['prompt_to_prompt']}
+  for name in 'abc':
+    path = shelf / 'prompts' / f'{name}.npy'
+    array, sidecar = saved.load(path)
+    saved.save(path, array, {**sidecar, **place})
+  _, _, found = start(shelf, combine='mean', top=3)
+  assert {key: found[key] for key in place} == place
+  # one that stands elsewhere leaves it open
+  saved.save(path, array, {**sidecar, 'where': 'prefix'})
+  assert 'where' not in start(shelf, combine='mean', top=3)[2]
+
+
 def test_a_start_of_another_base_names_no_base(shelf):
   array, sidecar = saved.load(shelf / 'prompts' / 'a.npy')
   other = sidecar | {'base_digest': 'b2'}

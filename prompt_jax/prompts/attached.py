@@ -28,7 +28,8 @@ from prompt_jax.prompts.prompt import Prompt
 from prompt_jax.prompts.shared import TaskPrompts
 
 STACKS = ('encoder', 'decoder')
-_WHERE = ('where', 'attention', 'deeper')  # fields of the model, if given
+# What a sidecar says of how a prompt stands: fields of the model, if given.
+WHERE = ('where', 'attention', 'deeper')
 _PATH = str | os.PathLike
 
 
@@ -83,7 +84,7 @@ def attached(
     fields[f'{stack}_prompt'] = make
     if about.get('depth', 1) > 1:
       fields[f'{stack}_depth'] = about['depth']
-    fields |= {name: about[name] for name in _WHERE if name in about}
+    fields |= {name: about[name] for name in WHERE if name in about}
     own |= {f'{stack}/prompt/{name}': x for name, x in arrays.items()}
     sidecars.append(sidecar)
   return Attached(fields, own, sidecars, tuple(files))

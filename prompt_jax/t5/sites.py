@@ -7,8 +7,9 @@ what it consumed. Sites are addressed by slash path and full-match regex:
     {encoder,decoder}/layers_i/mlp/{wi | wi_0, wi_1, hidden, wo}
 
 with <attention> `attention` in the encoder, `self_attention` and
-`encoder_decoder_attention` in the decoder. The parameters of an insert live
-beside what it modifies: `encoder/layers_3/attention/key_insert/...`.
+`encoder_decoder_attention` in the decoder, the latter where there is an
+encoder. The parameters of an insert live beside what it modifies:
+`encoder/layers_3/attention/key_insert/...`.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,13 +31,10 @@ def sites(config: T5Config) -> list[str]:
   """Every site path of a model of this configuration."""
   wi = ('wi_0', 'wi_1') if config.is_gated else ('wi',)
   mlp = [f'mlp/{name}' for name in (*wi, 'hidden', 'wo')]
+  cross = ['encoder_decoder_attention'] if config.num_encoder_layers else []
   stacks = (
-    ('encoder', config.num_encoder_layers, ('attention',)),
-    (
-      'decoder',
-      config.num_decoder_layers,
-      ('self_attention', 'encoder_decoder_attention'),
-    ),
+    ('encoder', config.num_encoder_layers, ['attention']),
+    ('decoder', config.num_decoder_layers, ['self_attention', *cross]),
   )
   return [
     f'{stack}/layers_{i}/{place}'

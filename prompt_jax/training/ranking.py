@@ -4,7 +4,7 @@
     hinge:    max(0, margin + max_c s_c - s_right)
     softmax:  log sum_c exp s_c - s_right + z_loss (log sum_c exp s_c)^2
 
-Source: released code of Lester et al. 2021, extended perceptron losses.
+Source: released code of Lester et al. 2021, extended losses over labels.
 Departures: the input is encoded once, not once a label; the right label need
 not be among the given ones, which spares a list a task. Like it: the maximum
 of the hinge is over the right label too, so that a right answer costs the

@@ -57,6 +57,18 @@ def test_logits_stay(table, source, gated):
   assert np.abs(unmerged - wanted).max() > 1e-2
 
 
+def test_decoder_only_logits_stay():
+  inserts = FOLDS['ia3'] + FOLDS['lora']
+  model = models.make(
+    inserts=inserts, num_encoder_layers=0, num_decoder_layers=1
+  )
+  flat, rows = random(models.initial(model), size=0.2), models.batch()
+  result, plain = merged(model, flat), model.clone(inserts=())
+  wanted = np.asarray(models.logits(model, flat, rows))
+  got = np.asarray(models.logits(plain, result, rows))
+  np.testing.assert_allclose(got, wanted, **CLOSE)
+
+
 def test_only_the_kernels_of_sites_change():
   model = models.make(inserts=FOLDS['ia3'], **ONE)
   flat = random(models.initial(model))

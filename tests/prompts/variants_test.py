@@ -30,7 +30,12 @@ _VARIANTS = [
   ('residual', 'SKIP=False'),
   ('residual', 'prompts.MLP.passes=2'),
   ('attempt', "ATTENTION='token'"),
+  (
+    'attempt',
+    "ATTENTION='constant'; train.Run.table=[('encoder/prompt/targets/.*', 0.3)]",
+  ),
   ('attempt_multi', 'prompts.Attempt.pool_padding=True'),
+  ('attempt', 'prompts.Attempt.pool_padding=True'),
   ('per_layer', "DEEPER='add'"),
   ('perceptron', 'CRITERION=@ranking.softmax'),
 ]
@@ -49,7 +54,7 @@ def _parsed(method, *more):
   'method, choice', _VARIANTS, ids=lambda each: each.replace('/', '-')
 )
 def test_variant_traces_and_its_table_fits(method, choice):
-  _parsed(method, choice)
+  _parsed(method, *choice.split('; '))
   model = gin.get_configurable(prompted.PromptEncoderDecoder)()
   shapes = states.abstract(model)[0]
   trains = params.split(shapes, gin.query_parameter('train.Run.table'))[0]

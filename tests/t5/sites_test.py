@@ -104,6 +104,12 @@ def test_inserts_at_one_site_follow_each_other():
   assert [len(met) for met in select(table, model.config)] == [1, 5]
 
 
+def test_a_decoder_only_model_has_no_cross_attention():
+  found = sites(models.config(num_encoder_layers=0))
+  assert found and all('/encoder_decoder' not in at for at in found)
+  assert {at.split('/')[0] for at in found} == {'decoder'}
+
+
 def test_a_pattern_that_meets_no_site_shows_the_nearest():
   model = models.make(inserts=[('encoder/layers_1/attention/keys', Scale)])
   with pytest.raises(UserError) as caught:
