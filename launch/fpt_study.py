@@ -15,11 +15,12 @@ Source: Huang et al. 2022 (FPT), section 4, table 2.
 """
 
 import argparse
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 import json
 import math
 import pathlib
 import shutil
+import statistics
 from typing import Any
 
 import gin
@@ -63,6 +64,7 @@ class Study:
       'steps': args.steps,
       'decoder': args.cut_decoder,
       'length': args.length,
+      'schedule': args.schedule,
     }
     return [
       {**same, 'task': task, 'seed': seed, 'run': run, 'stopped': stopped}
@@ -74,7 +76,9 @@ class Study:
 
   def scores(self, name: str) -> str:
     """The scores of a base's units on a task's training split; made once."""
-    folder = self.out / 'scores' / pathlib.Path(self.args.model).stem
+    model = pathlib.Path(self.args.model).stem
+    weights = tuning.weights(self.args.model)
+    folder = self.out / 'scores' / f'{model}_{weights}_{self.args.length}'
     file = folder / f'{name}.npz'
     if not file.is_file():
       local.register(self.tasks[name])
@@ -97,6 +101,7 @@ class Study:
       'TASK_FEATURE_LENGTHS': self.lengths,
       'RANDOM_SEED': cell['seed'],
       'PROMPT_LENGTH': cell['length'],
+      'SCHEDULE': cell['schedule'],
     }
     if cell['stopped']:
       steps = self._as_dear(cell)
@@ -126,8 +131,10 @@ class Study:
   def folder(self, cell: results.Row) -> pathlib.Path:
     """MODEL_DIR of a run."""
     how = f'{PLAIN}_as_{cell["run"]}' if cell['stopped'] else cell['run']
-    parts = (pathlib.Path(cell['model']).stem, cell['task'], cell['seed'])
-    return self.out / 'runs' / '_'.join(map(str, (*parts, how, cell['steps'])))
+    parts = (pathlib.Path(cell['model']).stem, cell['base'], cell['task'])
+    parts += (cell['seed'], how, cell['steps'], cell['length'])
+    parts += (cell['schedule'], *(['decoder'] if cell['decoder'] else []))
+    return self.out / 'runs' / '_'.join(map(str, parts))
 
   def carry_out(self) -> list[results.Row]:
     """The rows of all runs; those that are missing are made."""
@@ -174,6 +181,14 @@ def _tests(rows: Iterable[results.Row]) -> dict[tuple, float]:
   return {(row['task'], row['seed']): row['test'] for row in rows}
 
 
+def _by_seed(tests: Mapping[tuple, float]) -> list[float]:
+  """The mean over tasks of each seed."""
+  seeds: dict[int, list[float]] = {}
+  for (_, seed), score in tests.items():
+    seeds.setdefault(seed, []).append(score)
+  return [statistics.fmean(scores) for scores in seeds.values()]
+
+
 def _percent(rows: Iterable[results.Row], key: str) -> str:
   """The mean of what is saved, in percent; '-' where it is not known."""
   known = [100 * s for s in (r['saved'][key] for r in rows) if s is not None]
@@ -199,7 +214,7 @@ def table(rows: Sequence[results.Row]) -> dict[str, Any]:
       lines.append(
         [
           f'{name}, {run}',
-          results.shown(tests.values()),
+          results.shown(_by_seed(tests)),
           '-' if run == PLAIN else pairs(plain),
           pairs(dear),
           *('-' if run == PLAIN else _percent(here, key) for key in _SAVED),
@@ -209,10 +224,12 @@ def table(rows: Sequence[results.Row]) -> dict[str, Any]:
   head = ['test accuracy, %', 'score', 'minus plain', 'minus plain as dear']
   head += [f'{key} saved, %' for key in _SAVED]
   notes = [
-    'Score: mean and standard deviation over seeds. Differences: mean over '
-    'pairs of one task and seed, and its standard error. Products: by '
-    'formula, forward; FLOPs: as the compiler counts a step; seconds: against '
-    'the pace of the whole model in the same run, without compiling.'
+    'Score: mean and standard deviation over seeds, of all tasks those of '
+    'their mean. Differences: mean over pairs of one task and seed, and its '
+    'standard error. Products: by formula, forward, of inputs of full length; '
+    'FLOPs: as the compiler counts a step; seconds: against the pace of the '
+    'whole model in the same run, without compiling. As dear: plain tuning '
+    'that stops at the products of the run it is held against.'
   ]
   return {'head': [*head, 'seconds'], 'rows': lines, 'notes': notes}
 
@@ -239,6 +256,11 @@ def arguments(argv=None) -> argparse.Namespace:
   add('--runs', nargs='+', choices=RUNS, default=list(RUNS))
   add('--steps', type=int, default=3000, help='of every run')
   add('--length', type=int, default=20, help='rows of a prompt')
+  add(
+    '--schedule',
+    default='constant',
+    help="of the rate; the paper's. One that falls starves the last stage",
+  )
   add(
     '--cut_decoder',
     action='store_true',

@@ -37,13 +37,15 @@ TYPES = {
 # Those that the shipped bases were not trained on, see `launch.held_out`.
 TARGETS = ('movie_sentiment', 'gloss_supersense', 'word_relation')
 METRIC = 'accuracy'
-_LOOKS = 10  # evaluations of a run: how fine the steps of a speed-up are
+_LOOKS = 20  # evaluations of a run: how fine the steps of a speed-up are
 _BATCH = 64  # rows of an evaluation batch
 VARIANTS = {  # of projectors: flags of `prompt-jax transfer project`
   'released': ('--objective', 'task'),
   'task': ('--objective', 'task', '--scaled'),
-  'distance': ('--objective', 'distance', '--scaled'),
-  'both': ('--objective', 'both', '--scaled'),
+  # without a norm at the end: rows of trained prompts are some fifteen times
+  # as long as normed ones
+  'distance': ('--objective', 'distance', '--scaled', '--no_norm'),
+  'both': ('--objective', 'both', '--scaled', '--no_norm', '--weight', '0.01'),
   'blind': ('--objective', 'task', '--scaled', '--blind'),
 }
 STARTS = ('task', 'distance')  # whose prompts are started from
@@ -104,7 +106,8 @@ class Study:
 
   def _run_folder(self, cell: results.Row, start: str) -> pathlib.Path:
     name = pathlib.Path(cell['model']).stem
-    said = (name, cell['task'], start, cell['seed'], cell['steps'])
+    said = (name, cell['base'], cell['task'], start)
+    said += (cell['seed'], cell['steps'], cell['length'])
     return self.out / 'runs' / '_'.join(map(str, said))
 
   def _tuned(self, cell, start: str, file=None) -> tuning.Tuned:
@@ -191,7 +194,11 @@ class Study:
       *VARIANTS[variant],
       *(own if variant in ('distance', 'both') else ()),
     )
-    pace = ('--steps', self.args.projector_steps, '--random_seed', cell['seed'])
+    steps = self.args.projector_steps
+    if variant == 'distance':  # which runs no model
+      steps = self.args.distance_steps
+      how += ('--rate', self.args.distance_rate)
+    pace = ('--steps', steps, '--random_seed', cell['seed'])
     # what is looked at while it trains is no test
     looks = [*self.reading(trained), '--split', 'validation']
     transfer('project', *base, *looks, *how, *pace, '--output', to)
@@ -251,8 +258,14 @@ class Study:
       for task in self.args.targets:
         for start in ('most', 'least'):
           more = {'what': 'speed', 'task': task, 'start': start}
+          more |= {'indicator': self.args.indicator}
           yield self.started, {**same, **more}
-    pace = {'projector_steps': self.args.projector_steps}
+    pace = {
+      'projector_steps': self.args.projector_steps,
+      'distance_steps': self.args.distance_steps,
+      'distance_rate': self.args.distance_rate,
+      'projector_tasks': [*self.args.projector_tasks],
+    }
     for (source, target), seed in (
       (pair, seed)
       for pair in zip(models, models[1:], strict=False)
@@ -318,19 +331,22 @@ def arguments(argv=None) -> argparse.Namespace:
   add('--seeds', nargs='+', type=int, default=[0, 1, 2])
   add('--steps', type=int, default=300, help='of every prompt')
   add('--length', type=int, default=20, help='rows of a prompt')
-  add('--examples', type=int, default=200, help='rows a score is of, at most')
+  add('--examples', type=int, default=500, help='rows a score is of, at most')
   add('--ratios', nargs='+', type=float, default=[0.05, 0.1, 0.2])
   add('--stack', choices=('encoder', 'decoder'), default='decoder')
   add('--indicator', default='ON', help='that says what is most alike')
-  add('--projector_tasks', nargs='+', help='default: every second task')
-  add('--projector_steps', type=int, help='default: as --steps')
+  add('--projector_tasks', nargs='+', help='default: all but the targets')
+  add('--projector_steps', type=int, help='by the task loss; default: --steps')
+  add('--distance_steps', type=int, default=10_000, help='by distance')
+  add('--distance_rate', type=float, default=1e-3)
   add('--out', default='runs/transfer_study')
   args = parser.parse_args(argv)
   if len(args.tasks) < 3:
     parser.error('--tasks: expected at least 3, an order of fewer says nothing')
   usual = [name for name in TARGETS if name in args.tasks]
   args.targets = args.targets or usual or args.tasks[:1]
-  args.projector_tasks = args.projector_tasks or args.tasks[::2]
+  others = [name for name in args.tasks if name not in args.targets]
+  args.projector_tasks = args.projector_tasks or others or args.tasks[::2]
   args.projector_steps = args.projector_steps or args.steps
   return args
 

@@ -16,6 +16,7 @@ code reads the labels of the validation split.
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import functools
+import json
 import math
 import pathlib
 from typing import Any
@@ -155,6 +156,13 @@ def score(run: Neurons) -> list[str]:
   run.check()
   tasks = run.dataset.tasks
   model, flat, digest = _model(run, tasks)
+  about = _sidecar(run, model, flat, digest)
+  paths = {
+    task: pathlib.Path(run.output_dir).expanduser() / f'{task}.npz'
+    for task in tasks
+  }
+  for path in paths.values():
+    _check_whose(path, about)
   known = run.dataset.num_examples
   count = run.max_examples if known is None else min(run.max_examples, known)
   size, total = run.dataset.batch_size, None
@@ -168,7 +176,6 @@ def score(run: Neurons) -> list[str]:
     total = found if total is None else jax.tree.map(np.add, total, found)
   batches.close()
   sums, examples = total
-  about = _sidecar(run, model, flat, digest)
   written = []
   for i, task in enumerate(tasks):
     if not examples[i]:
@@ -180,10 +187,22 @@ def score(run: Neurons) -> list[str]:
       s: (x[i] / examples[i]).astype(np.float32) for s, x in sums.items()
     }
     own = {'task': task, 'examples': int(examples[i])}
-    path = pathlib.Path(run.output_dir).expanduser() / f'{task}.npz'
-    written.append(scores.save(path, means, {**about, **own}))
-    print(f'{path}: {int(examples[i])} examples', flush=True)
+    written.append(scores.save(paths[task], means, {**about, **own}))
+    print(f'{paths[task]}: {int(examples[i])} examples', flush=True)
   return written
+
+
+def _check_whose(path: pathlib.Path, about: Mapping[str, Any]) -> None:
+  """Raises if there are scores of another base, prompt or inserts already."""
+  beside = path.with_suffix('.json')
+  there = json.loads(beside.read_text()) if beside.is_file() else {}
+  for key in ('base_digest', 'prompt_digest', 'inserts_file'):
+    if there.get(key, about[key]) != about[key]:
+      raise UserError(
+        f'{path} holds scores with {key} {there[key]}, these are of '
+        f'{about[key]}; expected a folder for each model and prompt. Give '
+        'another SCORES_DIR, or remove the file.'
+      )
 
 
 def _model(run: Neurons, tasks: Sequence[str]):

@@ -201,8 +201,10 @@ def _indicators(path: pathlib.Path) -> str:
   cells = [
     [f'{r["one"]} / {r["other"]}', *(float(r[n]) for n in names)] for r in rows
   ]
-  shown = sorted(cells, key=lambda row: -row[-1])[:40]
-  return table(['pair, the most alike first', *names], shown)
+  by = 'ON' if 'ON' in names else names[-1]
+  at = 1 + names.index(by)
+  shown = sorted(cells, key=lambda row: -row[at])[:40]
+  return table([f'pair, the most alike by {by} first', *names], shown)
 
 
 def _spearman(path: pathlib.Path) -> str:

@@ -114,3 +114,15 @@ def test_bad_input(tmp_path):
 def test_a_task_without_an_example(tmp_path):
   with pytest.raises(UserError, match="of the first 1 examples is of 'second'"):
     neurons.score(_run(tmp_path, 1, max_examples=1))
+
+
+def test_scores_of_another_prompt_are_not_written_over(tmp_path):
+  run = _run(tmp_path, 13)
+  about = neurons._sidecar(run, *neurons._model(run, TASKS))
+  path = tmp_path / 'second.npz'
+  means = {'encoder': np.ones((1, 3)), 'decoder': np.ones((1, 3))}
+  scores.save(path, means, about)
+  neurons._check_whose(path, about)  # the same again
+  scores.save(path, means, {**about, 'prompt_digest': 'other'})
+  with pytest.raises(UserError, match='prompt_digest other.*another SCORES_DI'):
+    neurons.score(run)

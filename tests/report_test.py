@@ -20,7 +20,9 @@ FILES = {
     'metrics': {'accuracy': {'mean': 60.0, 'std': None, 'each': [59.0, 61.0]}},
   },
   'study/matrix.csv': 'target,a,<b>\na,80.0,60.0\nb,,90.0\n',
-  'study/indicators.csv': 'one,other,ON\na,b,0.7\n',
+  'study/indicators.csv': (
+    'one,other,ON,ON_chance\na,b,0.7,0.2\na,c,0.8,0.1\n'
+  ),
   'study/spearman.json': {'ON': {'with_self': 0.5, 'pooled': float('nan')}},
   'study/layers.json': {'ON': [0.6, 0.7], 'chance': [0.5, 0.5]},
   'study/masked.json': {
@@ -110,3 +112,9 @@ def test_what_lies_in_the_folder_itself_has_no_heading(tmp_path):
 def test_a_chart_of_nothing_and_of_one_point():
   assert report.chart({'a': []}, 'step') == ''
   assert '<circle' in report.chart({'a': [(1, 2.0)]}, 'step')
+
+
+def test_the_most_alike_are_first_by_overlap(folder):
+  said = report.page(folder)
+  assert 'the most alike by ON first' in said
+  assert said.index('a / c') < said.index('a / b')

@@ -107,7 +107,7 @@ def verdict(found: Mapping[str, float]) -> list[str]:
       'some it was not trained on'
     )
   low = min(found['variance_ratio'], found['direction_ratio'])
-  if low < WARN_BELOW:
+  if found['prompts'] > 1 and low < WARN_BELOW:
     lines.append(
       f'WARNING: the projector has collapsed (ratio {low:.1e} below '
       f'{WARN_BELOW}): it makes one prompt whatever its source is. Train on '

@@ -29,6 +29,7 @@ from prompt_jax.transfer import (
   base as bases,
 )
 from prompt_jax.transfer import (
+  collapse,
   cross_model,
   cross_task,
   grid,
@@ -236,7 +237,7 @@ class PromptHub:
     prompt: Any = None,
     projector: str | os.PathLike | None = None,
   ) -> projection.Evaluated:
-    """Evaluates a projector, with its collapse diagnostic.
+    """Evaluates a projector, and prints whether it has collapsed.
 
     Args: as `cross_model_train`; projector: None is the one trained on these
       tasks here.
@@ -245,9 +246,11 @@ class PromptHub:
     trained_here = self._projectors(source_model, target_model, source.names)
     path = projector or trained_here / 'projector.npz'
     target = self.base(target_model)
-    return projection.evaluate(
+    found = projection.evaluate(
       path, target, source, source.names, None, self.settings
     )
+    print('\n'.join(collapse.verdict(found.diagnostic)), flush=True)
+    return found
 
   def _sources(self, model: str, task, prompt) -> shelf.Shelf:
     """The prompts of the source model, named for the tasks."""

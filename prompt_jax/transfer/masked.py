@@ -35,8 +35,9 @@ class Experiment:
   Args:
     ratios: shares of the neurons of all layers.
     draws: random masks of each size.
-    others: other tasks whose masks are tried, at most; None is all.
-    seed: of the random masks.
+    others: other tasks whose masks are tried, at most; None is all, fewer
+      are drawn.
+    seed: of the random masks and of the others; each task draws its own.
   """
 
   ratios: Sequence[float] = (0.2,)  # released code
@@ -143,10 +144,13 @@ def _of_task(heard, own: int, score: Callable, experiment) -> dict[str, Any]:
   """The scores of one task under all masks."""
   values = heard.after  # [S,L,F]
   shape = values.shape[1:]
-  others = [i for i in range(len(values)) if i != own][: experiment.others]
+  others = [i for i in range(len(values)) if i != own]
+  if experiment.others is not None:
+    order = np.random.default_rng([experiment.seed, own]).permutation(others)
+    others = sorted(order[: experiment.others].tolist())
   rows = []
   for ratio in experiment.ratios:
-    drawn = range(experiment.seed, experiment.seed + experiment.draws)
+    drawn = [(experiment.seed, own, n) for n in range(experiment.draws)]
     rows.append(
       {
         'ratio': ratio,

@@ -9,6 +9,8 @@ Source: Su et al. 2022, section 6, and its released code, version 2.0.
 Departures: the random control, of which that code has none.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from prompt_jax.errors import UserError
@@ -39,7 +41,9 @@ def largest(values: Float[Array, 'L F'], ratio: float) -> np.ndarray:
   return _without(order, ratio, values.shape)
 
 
-def random(shape: tuple[int, int], ratio: float, seed: int = 0) -> np.ndarray:
+def random(
+  shape: tuple[int, int], ratio: float, seed: int | Sequence[int] = 0
+) -> np.ndarray:
   """As many zeros as `largest` at random places, float32[L,F]."""
   order = np.random.default_rng(seed).permutation(int(np.prod(shape)))
   return _without(order, ratio, shape)

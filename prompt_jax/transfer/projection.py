@@ -63,10 +63,16 @@ def project(
     for name, side in zip(source.names, source.sidecars, strict=True):
       digest = {'base_digest': side.get('base_digest')}
       saved.check_base(digest, *source_of, path=f'The source prompt {name}')
-  made = projectors.apply(network, flat, source.prompts)
+  made = projectors.apply(network, flat, _seen(about, source.prompts))
   sidecar = {'method': 'projected', 'projector': str(path), **base.sidecar()}
   sidecars = tuple({**sidecar, 'task': name} for name in source.names)
   return Shelf(source.names, made, sidecars), about
+
+
+def _seen(about: Mapping[str, Any], prompts: np.ndarray) -> np.ndarray:
+  """What a projector is given: zeros if it was trained on those."""
+  blind = about.get('training', {}).get('blind', False)
+  return np.zeros_like(prompts) if blind else prompts
 
 
 def evaluate(
@@ -118,8 +124,8 @@ def evaluate(
 
 def _compared(path, source: Shelf, made: Shelf, seed: int):
   """(a shelf of all that is scored, the kinds of projected prompts on it)."""
-  network, flat, _ = projectors.load(path)
-  drawn = collapse.noise(source.prompts, seed)
+  network, flat, about = projectors.load(path)
+  drawn = _seen(about, collapse.noise(source.prompts, seed))
   kinds = {
     'projected': made.prompts,
     'noise': projectors.apply(network, flat, drawn),

@@ -55,7 +55,7 @@ def test_neurons(hub):
   assert hub.plot_neuron('target', first).stat().st_size > 0
 
 
-def test_cross_model(hub):
+def test_cross_model(hub, capsys):
   network = Projector(3, small.H, 5)
   training = cross_model.Training(2, batch_size=8)
   with mock.patch.dict(os.environ, JAX_COMPILATION_CACHE_DIR='unused'):
@@ -67,6 +67,7 @@ def test_cross_model(hub):
   assert path.is_file()
   found = hub.cross_model_eval('source', 'target', small.tasks())
   assert set(found.scores) == {*small.tasks()}
+  assert 'outputs of 2 sources: variance ratio' in capsys.readouterr().out
 
 
 def test_what_is_not_there(hub):

@@ -1,6 +1,7 @@
 """Masked neurons: what is scored, and the command."""
 
 import json
+import types
 
 import numpy as np
 import pytest
@@ -50,6 +51,28 @@ def test_command(prompts, tmp_path, capsys):
     assert f'{small.tasks()[0]}/after' in stored.files
   assert cli.main([*argv, '--draws', '0']) == 2
   assert '0 random masks were asked for' in capsys.readouterr().err
+
+
+def test_tasks_draw_their_own_others_and_random_masks():
+  rng = np.random.default_rng(7)
+  heard = types.SimpleNamespace(
+    after=rng.normal(size=(7, 2, 11)), names=tuple('abcdefg')
+  )
+  seen, kept = {}, []
+  experiment = masked.Experiment((0.5,), draws=3, others=2, seed=5)
+  for own in range(7):
+    masks_of = []
+
+    def score(mask, masks_of=masks_of):
+      masks_of.append(mask.tobytes())
+      return float(len(masks_of))
+
+    (row,) = masked._of_task(heard, own, score, experiment)['masked']
+    assert heard.names[own] not in row['other'] and len(row['other']) == 2
+    seen[own] = tuple(row['other'])
+    kept += masks_of[1:4]  # after the own mask: the random ones
+  assert len({*seen.values()}) > 2  # not the same two for all
+  assert len({*kept}) == 3 * 7
 
 
 def test_a_task_without_a_prompt(prompts):

@@ -79,6 +79,20 @@ def test_evaluation(trained, sources, tmp_path, capsys):
   assert first in found['diagnostic']['trained_on']
 
 
+def test_a_blind_projector_stays_blind(trained, sources, tmp_path):
+  network, flat, about = projectors.load(trained / 'projector.npz')
+  base, held = small.base(), shelf.read(sources)
+  seeing, _ = projection.project(trained / 'projector.npz', held, base)
+  assert not np.array_equal(seeing.prompts[0], seeing.prompts[1])
+  training = {**about['training'], 'blind': True}
+  path = tmp_path / 'projector.npz'
+  projectors.save(path, network, flat, {**about, 'training': training})
+  blind, _ = projection.project(path, held, base)
+  wanted = projectors.apply(network, flat, np.zeros((1, *SHAPE), np.float32))
+  for prompt in blind.prompts:
+    np.testing.assert_allclose(prompt, wanted[0], rtol=1e-6)
+
+
 def test_prompts_it_was_not_made_for(trained, tmp_path):
   path, base = trained / 'projector.npz', small.base()
   longer = shelf.of({'a': np.ones((6, 2))})
