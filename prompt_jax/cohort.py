@@ -49,7 +49,7 @@ class Cohort:
   """Members that train in one program.
 
   Args:
-    members: all active, opened, of one model and one base.
+    members: all active, opened, of one model and one base; `alike`.
     frozen: {path: array}, the base.
     together: members of one vectorised pass.
     interruption: ends it between turns.
@@ -254,6 +254,17 @@ class Cohort:
 def _mine(batch):
   """The rows of this process."""
   return batches.rows(batch, jax.process_index(), jax.process_count())
+
+
+def alike(members: Sequence[Member]) -> list[list[Member]]:
+  """Members whose targets are equally long; others need programs of their own.
+
+  Padding would do but for dropout, whose draws depend on the length.
+  """
+  found: dict[int, list[Member]] = {}
+  for each in members:
+    found.setdefault(each.run.dataset.lengths['targets'][-1], []).append(each)
+  return list(found.values())
 
 
 def arranged(

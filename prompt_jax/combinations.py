@@ -8,6 +8,7 @@ checked as one, and the macros that only its start reads reach it alone.
 
 from collections.abc import Mapping, Sequence
 import dataclasses
+import functools
 import itertools
 import os
 import pathlib
@@ -104,14 +105,21 @@ class Command:
     own = [f'{name}={value!r}' for name, value in macros.items()]
     ginfiles.parse([*self.files, *more], [*kept, *own], self.search_paths)
 
-  def run(self, start: str | None, macros: Mapping[str, Any]):
-    """The `train.Run` of a member, and its gin text."""
-    from prompt_jax import train
+  def configure(self, start: str | None, macros: Mapping[str, Any]) -> None:
+    """Makes gin's configuration that of a member.
 
+    Sources are made when a model is used, with what gin holds then.
+    """
     file, own = start_file(start, self.search_paths)
     more = [file] if file else []
     read = self._mentioned([*self.files, *more])
     self._parse(more, read, {**macros, **own})
+
+  def run(self, start: str | None, macros: Mapping[str, Any]):
+    """The `train.Run` of a member, and its gin text."""
+    from prompt_jax import train
+
+    self.configure(start, macros)
     run = gin.get_configurable(train.Run)()
     return run, ginfiles.operative()
 
@@ -191,7 +199,8 @@ def members(command: Command, sweep, folder: pathlib.Path) -> list:
       'rate': max(rate for _, rate in run.table),
       'seed': run.seed,
     }
-    made.append(Member(name, about, run, config))
+    configure = functools.partial(command.configure, start, values)
+    made.append(Member(name, about, run, config, configure))
   return made
 
 

@@ -4,7 +4,7 @@ It evaluates, logs, saves and stops as `training.loop` does for a run alone,
 and leaves the same folder; only its updates are made beside those of others.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import dataclasses
 import time
 from typing import Any
@@ -31,6 +31,7 @@ class Member:
     about: {'seed', 'rate', 'start', 'task'}, what it has of its own.
     run: the `train.Run`, its plan in steps.
     config: gin text of the run.
+    configure: makes that gin's configuration again, for a session to start.
   Attributes:
     session, state, best: of the run, see `session.Session`.
     number: updates made.
@@ -42,6 +43,7 @@ class Member:
   about: dict[str, Any]
   run: Any
   config: str
+  configure: Callable[[], None]
   session: Any = None
   state: Any = None
   best: Best = dataclasses.field(default_factory=Best)

@@ -105,6 +105,7 @@ def _open(made: Sequence, interruption) -> Any:
   evaluators: dict[str, dict] = {}
   for each in made:
     known = evaluators.setdefault(each.about['task'], {})
+    each.configure()
     # what trains is told once
     quiet = contextlib.redirect_stdout(io.StringIO())
     with quiet if first else contextlib.nullcontext():
@@ -160,9 +161,14 @@ def train_together(made: Sequence, sweep: Sweep) -> list[dict[str, Any]]:
       if sweep.memory is not None:
         budget = int(sweep.memory * 2**30)
       together = sweep.together or stacked.default_together(len(active))
-      for group in cohort.arranged(
-        active, frozen, together, budget, interruption, print
-      ):
+      groups = (  # one after the other, as each is needed
+        group
+        for some in cohort.alike(active)
+        for group in cohort.arranged(
+          some, frozen, together, budget, interruption, print
+        )
+      )
+      for group in groups:
         steps = active[0].run.plan.train_steps
         start = min(each.number for each in group.members)
         progress = Progress(steps, start, 'sweep')

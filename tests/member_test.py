@@ -42,7 +42,7 @@ def _member(folder, metrics, best=None, **plan):
   run = types.SimpleNamespace(
     folder=folder, plan=Plan(**settings | plan), evaluations=[1], base='base'
   )
-  made = member.Member('one', {}, run, 'gin')
+  made = member.Member('one', {}, run, 'gin', lambda: None)
   made.open(_Session(metrics, best or Best()), Interruption(), print)
   return made
 

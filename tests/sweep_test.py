@@ -10,7 +10,7 @@ import shutil
 import numpy as np
 import pytest
 
-from prompt_jax import combinations, member, standings, sweep, train
+from prompt_jax import cli, combinations, member, standings, sweep, train
 from prompt_jax.errors import UserError
 from prompt_jax.training import loop
 from tests import tiny
@@ -105,6 +105,48 @@ def test_equal_to_runs_alone(folder, trained):
     assert {f.name for f in one.iterdir()} >= {
       f.name for f in same.iterdir() if f.name != 'compiled'
     }
+
+
+@pytest.mark.slow
+def test_tasks_with_targets_of_other_lengths(folder):
+  settings = {
+    'TASK_FEATURE_LENGTHS': {'inputs': 13, 'targets': 11},
+    'LENGTH_BUCKETS': 'auto',  # cuts targets to the longest there is
+    'EVAL_MODE': 'generate',
+    'EVAL_PERIOD': 0,
+    'EVAL_STEPS': 1,
+    'BEST_METRIC': None,
+    'MIXTURE_OR_TASK_NAME': None,
+  }
+  tasks = ['movie_sentiment', 'tweet_valence']  # words, and numbers
+  flags = command(folder, folder / 'tasks', **settings)
+  assert sweep.main([*flags, f'--gin.SWEEP_TASKS={tasks}']) == 0
+  for task in tasks:
+    own = settings | {'MIXTURE_OR_TASK_NAME': task}
+    same = alone(folder, folder / task, **own)
+    found = [
+      np.load(run / 'prompts' / '4' / f'{task}.npy')
+      for run in (folder / 'tasks' / task, same)
+    ]
+    np.testing.assert_allclose(*found, rtol=0, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_starts_are_those_of_runs_alone(folder):
+  saved = folder / 'first.npy'
+  np.save(saved, np.linspace(-1, 1, 21, dtype=np.float32).reshape(3, 7))
+  flags = command(folder, folder / 'begun', EVAL_PERIOD=0)
+  starts = ['random_uniform', str(saved)]
+  assert sweep.main([*flags, f'--gin.SWEEP_STARTS={starts}']) == 0
+  settings = {'INITIAL_CHECKPOINT_PATH': tiny.base(), **SETTINGS}
+  settings |= {'EVAL_PERIOD': 0}
+  flags = tiny.flags(folder / 'files', folder / 'drawn', **settings)
+  assert cli.main([*flags, '--gin_file=prompts/random_uniform.gin']) == 0
+  one = prompt(folder / 'begun' / 'random_uniform')
+  np.testing.assert_allclose(one, prompt(folder / 'drawn'), rtol=0, atol=1e-5)
+  run = folder / 'begun' / 'first'
+  np.testing.assert_array_equal(prompt(run, 0), np.load(saved))
+  assert np.abs(prompt(run) - np.load(saved)).max() > 1e-3
 
 
 @pytest.mark.slow
