@@ -69,10 +69,12 @@ bench-peers: $(STAMP)
 	@$(BIN)/python benchmarks/peers.py --environment $(VENV)/peers \
 	  --model $(MODEL) --json
 
-# Prompt length against initialisation, a table and a picture; hours, and goes
-# on where it stopped. FIGURES='--model ... --lengths ...' chooses.
+# Prompt length against initialisation on both bases, a table and a picture
+# each; an hour, and goes on where it stopped. FIGURES='--lengths ...' chooses.
 figures: $(STAMP)
-	@$(BIN)/python -m launch.figures.lengths $(FIGURES)
+	@for model in mini midi; do \
+	  $(BIN)/python -m launch.figures.lengths --model $$model $(FIGURES) \
+	    || exit 1; done
 
 # Writes tests/goldens anew; `git diff tests/goldens` shows what moved.
 goldens: $(STAMP)

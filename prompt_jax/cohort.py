@@ -247,6 +247,7 @@ class Cohort:
         'total': params.count(each.state.trainable)
         + params.count(self._frozen),
         'base_digest': each.session.digest,
+        'activation_dtype': each.run.model.config.activation_dtype,
       }
       summary.write(each.run, {**ledger.now, **found})
 

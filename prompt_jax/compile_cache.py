@@ -38,4 +38,5 @@ def keep() -> None:
     except OSError:
       return  # a home that cannot be written to costs time, not the run
     jax.config.update('jax_compilation_cache_dir', str(where))
-  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
+  if not os.environ.get('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'):
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)

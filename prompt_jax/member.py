@@ -167,6 +167,7 @@ class Member:
       'metrics': dict(metrics or {}),
       'base': str(self.run.base),
       'data_position': self.number,
+      'activation_dtype': self.run.model.config.activation_dtype,
       'config': self.config,
       'versions': export.versions(),
     }

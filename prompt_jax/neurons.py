@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prompt_jax import export, params, scores, tuned
+from prompt_jax import compile_cache, export, params, scores, tuned
 from prompt_jax.errors import UserError
 from prompt_jax.inserts.record import COLLECTION, Record, mean_over, recorded
 from prompt_jax.prompts import Prompt
@@ -154,6 +154,7 @@ def score(run: Neurons) -> list[str]:
   Raises: UserError for bad input, before anything is compiled.
   """
   run.check()
+  compile_cache.keep()
   tasks = run.dataset.tasks
   model, flat, digest = _model(run, tasks)
   about = _sidecar(run, model, flat, digest)

@@ -57,7 +57,8 @@ def starting(run):
   }
   trainable = {path: flat[path] for path in rates}
   if jax.process_index() == 0:
-    print(states.summary(shapes, rates), flush=True)
+    said = states.summary(shapes, rates)
+    print(f'{said}\nproducts  in {config.activation_dtype}', flush=True)
   return trainable, frozen, rates, digest
 
 

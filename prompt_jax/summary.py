@@ -74,6 +74,7 @@ def told(session, ledger, best, found: Mapping[str, Any]) -> dict[str, Any]:
     'trainable': trainable,
     'total': trainable + params.count(session.frozen),
     'base_digest': session.digest,
+    'activation_dtype': session.run.model.config.activation_dtype,
   }
   say_end(run, whole['step'], best, whole['reason'], whole)
   write(run, whole)

@@ -39,8 +39,13 @@ def _state(step):
 
 def _member(folder, metrics, best=None, **plan):
   settings = {'train_steps': 7, 'eval_period': 1, 'best_metric': 'f1'}
+  config = types.SimpleNamespace(activation_dtype='float32')
   run = types.SimpleNamespace(
-    folder=folder, plan=Plan(**settings | plan), evaluations=[1], base='base'
+    folder=folder,
+    plan=Plan(**settings | plan),
+    evaluations=[1],
+    base='base',
+    model=types.SimpleNamespace(config=config),
   )
   made = member.Member('one', {}, run, 'gin', lambda: None)
   made.open(_Session(metrics, best or Best()), Interruption(), print)

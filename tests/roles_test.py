@@ -153,10 +153,10 @@ def test_a_prompt_of_another_place_is_refused(shelf):
   for key, value in (('stack', 'decoder'), ('depth', 3)):
     path = str(shelf / f'{key}.npy')
     saved.save(path, rows, {key: value})
-    run = lambda **more: configured(shelf, FROM_FILE, PROMPT_FILE=path, **more)
     with pytest.raises(UserError, match=f'{key} {value}, here it is'):
-      started(run())
-    started(run(ALLOW_OTHER_BASE=True))
+      started(configured(shelf, FROM_FILE, PROMPT_FILE=path))
+    allowed = {'PROMPT_FILE': path, 'ALLOW_OTHER_BASE': True}
+    started(configured(shelf, FROM_FILE, **allowed))
 
 
 def test_a_shared_part_starts_from_files(shelf):

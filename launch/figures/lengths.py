@@ -1,9 +1,7 @@
 """Prompt length against initialisation: figure 3 of Lester et al. 2021, small.
 
     python -m launch.figures.lengths --model mini --task movie_sentiment \
-      --lengths 1 5 20 50 --seeds 0 1 2 --steps 300 --out runs/figures \
-      --source prompts/6000/tweet_sentiment_words.npy \
-      --inits random_uniform from_sampled_vocab from_class_labels from_file
+      --lengths 1 5 20 50 --seeds 0 1 2 --steps 300 --out runs/figures
 
 Appends a line to OUT/results.jsonl when a cell is done; the same command goes
 on where it stopped. Then draws OUT/<model>_<task>.png and prints a Markdown
@@ -21,10 +19,12 @@ import numpy as np
 from launch import results, tuning
 from launch.figures import lines
 from prompt_jax.prompts import saved
+from prompt_jax.t5 import pretrained
 from prompt_jax.tasks import local
 
 METRIC = 'accuracy'
 TRANSFERRED = 'from_file'
+USUAL = 'tweet_sentiment'  # whose shipped prompt that is, unless told
 INITS = (
   'random_uniform',
   'from_sampled_vocab',
@@ -113,10 +113,15 @@ def arguments(argv=None) -> argparse.Namespace:
   add = parser.add_argument
   add('--task', default='movie_sentiment')
   add('--lengths', nargs='+', type=int, default=[1, 5, 20, 50])
-  add('--inits', nargs='+', choices=INITS, default=INITS[:3])
-  add('--source', help=f'[P,H] .npy that {TRANSFERRED} reads')
+  add('--inits', nargs='+', choices=INITS, help='default: all there can be')
+  add('--source', help=f'[P,H] .npy that {TRANSFERRED} reads; shipped: {USUAL}')
   add('--rate', type=float, default=0.3)
   args = parser.parse_args(argv)
+  if args.source is None:
+    base = pathlib.Path(pretrained.resolve(tuning.base(args.model)))
+    shipped = base / 'prompts' / f'{USUAL}.npy'
+    args.source = str(shipped) if shipped.is_file() else None
+  args.inits = args.inits or INITS[: 4 if args.source else 3]
   if TRANSFERRED in args.inits and args.source is None:
     parser.error(f'--inits {TRANSFERRED} needs --source, a saved prompt (.npy)')
   return args

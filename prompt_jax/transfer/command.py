@@ -28,4 +28,7 @@ def flags(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> list[str]:
   """`prompt-jax transfer`. Returns: what it prints at its end."""
+  from prompt_jax import compile_cache  # it imports JAX
+
+  compile_cache.keep()
   return args.act(args)

@@ -130,7 +130,17 @@ def test_picture(tmp_path, capsys):
   assert said[0] == str(file) and said[-1] == '| `from_sampled_vocab` | - | - |'
 
 
-def test_a_transferred_start_needs_its_file(capsys):
+@pytest.mark.parametrize('model', ['mini', 'midi'])
+def test_all_starts_of_a_shipped_base(model):
+  args = lengths.arguments(['--model', model])
+  assert args.inits == lengths.INITS
+  prompt, _ = saved.load(args.source)
+  assert prompt.shape[1] == {'mini': 128, 'midi': 256}[model]
+
+
+def test_a_transferred_start_needs_its_file(capsys, monkeypatch):
+  monkeypatch.setattr(lengths, 'USUAL', 'no such')
+  assert lengths.arguments([]).inits == lengths.INITS[:3]
   with pytest.raises(SystemExit):
     lengths.arguments(['--inits', 'from_file'])
   assert 'needs --source, a saved prompt' in capsys.readouterr().err

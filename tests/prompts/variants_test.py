@@ -22,6 +22,7 @@ _GIVEN = {
   'TRAIN_STEPS': '5',
 }
 _EVERY = ('MIXTURE_OR_TASK_NAME', 'MODEL_DIR', 'TRAIN_STEPS')
+_TARGETS = "[('encoder/prompt/targets/.*', 0.3)]"
 _VARIANTS = [
   *[('shared_and_task', f'COMBINE={name!r}') for name in COMBINE],
   ('residual', 'NETWORK=@prompts.LSTM'),
@@ -30,10 +31,7 @@ _VARIANTS = [
   ('residual', 'SKIP=False'),
   ('residual', 'prompts.MLP.passes=2'),
   ('attempt', "ATTENTION='token'"),
-  (
-    'attempt',
-    "ATTENTION='constant'; train.Run.table=[('encoder/prompt/targets/.*', 0.3)]",
-  ),
+  ('attempt', f"ATTENTION='constant'; train.Run.table={_TARGETS}"),
   ('attempt_multi', 'prompts.Attempt.pool_padding=True'),
   ('attempt', 'prompts.Attempt.pool_padding=True'),
   ('per_layer', "DEEPER='add'"),
