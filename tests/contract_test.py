@@ -4,6 +4,7 @@ The methods are found by listing the folder. A new one whose macros have no
 value yet fails here with the macro's name; `miniature.write` gives it one.
 """
 
+import functools
 import json
 import os
 import pathlib
@@ -66,6 +67,46 @@ def test_contract(check, method, made, setups):
     setups[method] = checks.Setup(*made(method, 'runs'))
   setups[method].parse()
   check(setups[method])
+
+
+# the choices of a method file that make other modules
+VARIANTS = {
+  'concat': ('shared_and_task', "COMBINE='concat'"),
+  'concat_features': ('shared_and_task', "COMBINE='concat_features'"),
+  'project': ('shared_and_task', "COMBINE='project'"),
+  'rank_one': ('shared_and_task', "COMBINE='rank_one'"),
+  'two_passes': ('residual', 'prompts.MLP.passes=2'),
+  'separate': ('residual', 'SEPARATE=True'),
+  'lstm': ('residual', 'NETWORK=@prompts.LSTM'),
+  'transformer': ('residual', 'NETWORK=@prompts.Transformer'),
+  'token': ('attempt', "ATTENTION='token'"),
+  'added': ('per_layer', "DEEPER='add'"),
+}
+
+
+@pytest.fixture(scope='module')
+def varied(tmp_path_factory):
+  """`variant -> Setup`, on a base of even width."""
+  folder = tmp_path_factory.mktemp('variants')
+  macros = miniature.write(folder, width=14)
+
+  @functools.cache
+  def setup(name):
+    method, choice = VARIANTS[name]
+    files, given = miniature.command(
+      folder, [f'methods/{method}.gin'], macros, folder / name
+    )
+    return checks.Setup(files, [*given, choice])
+
+  return setup
+
+
+@pytest.mark.slow  # a step is compiled for each
+@pytest.mark.parametrize('variant', VARIANTS)
+@every_check
+def test_contract_of_a_variant(check, variant, varied):
+  varied(variant).parse()
+  check(varied(variant))
 
 
 @pytest.fixture(scope='module')

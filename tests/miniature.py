@@ -30,7 +30,7 @@ _TOKENS = 83  # the examples use ids 2 .. 84
 _MODEL = f"""from __gin__ import dynamic_registration
 include 'models/architectures/t5_1_1.gin'
 NUM_EMBEDDINGS = {VOCABULARY}
-EMBED_DIM = {WIDTH}
+EMBED_DIM = {{width}}
 MLP_DIM = {MLP}
 NUM_HEADS = {HEADS}
 HEAD_DIM = {KEYS}
@@ -112,16 +112,19 @@ def whole_batch() -> dict[str, np.ndarray]:
   return batches.assemble(text(INPUTS), text(TARGETS), ids)
 
 
-def write(folder: pathlib.Path, encoder_layers: int = 2) -> dict[str, str]:
+def write(
+  folder: pathlib.Path, encoder_layers: int = 2, width: int = WIDTH
+) -> dict[str, str]:
   """Writes base, gin files and prompts into a folder.
 
   Args:
     folder: where to.
     encoder_layers: 0 makes the base decoder-only.
+    width: H; a few networks want an even one.
   Returns: {macro: value}, gin text for every macro that a file of
     gin/methods or gin/prompts may leave open or that has to be small here.
   """
-  config = T5Config(VOCABULARY, WIDTH, KEYS, MLP, HEADS, encoder_layers, 1)
+  config = T5Config(VOCABULARY, width, KEYS, MLP, HEADS, encoder_layers, 1)
   rng = np.random.default_rng(41)
 
   def leaf(path, shape):
@@ -134,12 +137,13 @@ def write(folder: pathlib.Path, encoder_layers: int = 2) -> dict[str, str]:
   base = {path: leaf(path, x.shape) for path, x in shapes.items()}
   where = str(folder / 'base')
   pretrained.save(where, base, {'t5': pretrained.shapes_of(config)})
-  model = _MODEL.format(base=where, encoder_layers=encoder_layers)
+  shape = {'encoder_layers': encoder_layers, 'width': width}
+  model = _MODEL.format(base=where, **shape)
   (folder / 'model.gin').write_text(model)
   (folder / 'run.gin').write_text(_RUN)
   prompts = [str(folder / f'{task}.npy') for task in TASKS]
   for path in prompts:
-    np.save(path, rng.normal(size=(PROMPT, WIDTH)).astype(np.float32))
+    np.save(path, rng.normal(size=(PROMPT, width)).astype(np.float32))
   table = str(folder / 'table.npy')
   rows = next(p for p in base if p.endswith('token_embedder/embedding'))
   np.save(table, base[rows])
