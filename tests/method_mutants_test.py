@@ -379,8 +379,3 @@ def test_bug_of_a_method(bug, small, request, tmp_path, monkeypatch):
       for name in asks
     }
     planted.fails(test, **given)
-
-
-def test_which_bug_was_caught_by_what():
-  """Prints the table; every bug above is in it if this file ran whole."""
-  print(planted.table())

@@ -222,8 +222,3 @@ def test_insert_at_the_wrong_site(small, tmp_path):
   planted.fails(
     goldens_test.test_parameters_are_those_of_the_golden, str(wrong), small
   )
-
-
-def test_which_bug_was_caught_by_what():
-  """Prints the table; every bug above is in it if this file ran whole."""
-  print(planted.table())

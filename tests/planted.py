@@ -1,5 +1,6 @@
 """Bugs that tests plant, and the note of what caught each."""
 
+from collections.abc import Sequence
 import os
 import re
 
@@ -55,7 +56,7 @@ def fails(check, *args, **settings):
   caught.append((bug, f'{check.__module__}.{check.__name__}'))
 
 
-def table() -> str:
-  """A line a bug that was planted so far, with what caught it."""
-  width = max((len(bug) for bug, _ in caught), default=0)
-  return '\n'.join(f'{bug:<{width}}  {by}' for bug, by in caught)
+def table(found: Sequence[tuple[str, str]]) -> str:
+  """A line a bug that was planted, with what caught it."""
+  width = max(len(bug) for bug, _ in found)
+  return '\n'.join(f'{bug:<{width}}  {by}' for bug, by in found)
