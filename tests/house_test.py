@@ -216,6 +216,14 @@ def test_nothing_outside_gin_asks_for_a_method_by_name():
   assert not asks, '\n'.join(asks)
 
 
+def test_the_readme_has_a_row_for_each_method():
+  readme = (_ROOT / 'README.md').read_text()
+  section = readme.split('\n## Methods\n')[1].split('\n## ')[0]
+  rows = re.findall(r'^\| `(\w+)\.gin` \|', section, re.M)
+  stems = sorted(file.stem for file in _sources('gin/methods', suffix='.gin'))
+  assert sorted(rows) == stems
+
+
 def test_training_names_no_method():
   stems = {file.stem for file in _sources('gin/methods', suffix='.gin')}
   names = stems | {part for name in stems for part in name.split('_')}
