@@ -1,7 +1,7 @@
 """The training step of whatever stage a run is in.
 
-While one stage trains, the next is compiled in a thread; a stage begins when
-its program is there.
+While one stage trains, the next is compiled in a thread, for all lengths of
+the inputs; a stage begins when its program is there for the first of them.
 """
 
 from collections.abc import Callable, Mapping
@@ -85,6 +85,8 @@ class Staged:
   def close(self) -> None:
     """Ends the compiling; waits for what has begun."""
     self._threads.shutdown(wait=True, cancel_futures=True)
+    for stage in self._coming:
+      self._program(stage).close()
     if self._current is not None:
       self._current.close()
 
@@ -115,21 +117,18 @@ class Staged:
         f'stage {stage + 1} of {len(self._schedule)}, from step '
         f'{self._number:,} to {self._end:,}: {self._schedule.cuts[stage]}'
       )
-    self._plan()
     if stage + 1 < len(self._schedule):
       self._coming[stage + 1] = self._threads.submit(self._compile, stage + 1)
 
-  def _plan(self) -> None:
-    """Has the program of the stage compiled for the other lengths."""
+  def _compile(self, stage: int) -> None:
+    """Compiles for the first length, and plans for the others."""
     state, batch = self._like
-    frozen, name = shapes_of(self._frozen), 'encoder_input_tokens'
+    program, frozen = self._program(stage), self._parts.shapes(stage)
+    program.compiled(state, frozen, batch)
+    name = 'encoder_input_tokens'
     for length, batches in self._others.items():
       like = batch[name]
       shape = (like.shape[0], length)
       like = jax.ShapeDtypeStruct(shape, like.dtype, sharding=like.sharding)
       batch = {**batch, name: like}
-      self._current.plan(state, frozen, batch, ahead=batches > 0)
-
-  def _compile(self, stage: int) -> None:
-    state, batch = self._like
-    self._program(stage).compiled(state, self._parts.shapes(stage), batch)
+      program.plan(state, frozen, batch, ahead=batches > 0)

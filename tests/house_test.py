@@ -218,8 +218,8 @@ def test_nothing_outside_gin_asks_for_a_method_by_name():
 
 def test_the_readme_has_a_row_for_each_method():
   readme = (_ROOT / 'README.md').read_text()
-  section = readme.split('\n## Methods\n')[1].split('\n## ')[0]
-  rows = re.findall(r'^\| `(\w+)\.gin` \|', section, re.M)
+  (table,) = re.findall(r'^\| `gin/methods/` \|(?:.*\|\n)+', readme, re.M)
+  rows = re.findall(r'^\| `(\w+)\.gin` \|', table, re.M)
   stems = sorted(file.stem for file in _sources('gin/methods', suffix='.gin'))
   assert sorted(rows) == stems
 
