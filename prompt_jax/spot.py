@@ -6,10 +6,11 @@
     start = sum_k w_k prompt_k      over the `top` most similar, sum_k w_k = 1
 
 The embedding of a task is its prompt after a short training, 10,000 steps in
-the paper: prompts/<step>/<task>.npy of a run. methods/spot.gin trains on from
-the start. Best of top k is k runs, one from each of the first k prompts;
-a multi-task mixture of top k is methods/prompt.gin trained on those tasks and
-the target together, and then methods/spot.gin from that prompt.
+the paper: prompts/<step>/<task>.npy of a run; `step` finds them below a folder
+of runs. methods/spot.gin trains on from the start. Best of top k is a sweep
+from each of the first k prompts, whose SWEEP_STARTS are printed; a multi-task
+mixture of top k is methods/prompt.gin trained on those tasks and the target
+together, and then methods/spot.gin from that prompt.
 Source: Vu et al. 2022, section 3. Departures: none; the paper released no code
 for this.
 """
@@ -80,6 +81,7 @@ def rank(
   folder: str | os.PathLike,
   kind: str = 'tokens',
   allow_other_base: bool = False,
+  step: int | None = None,
 ) -> list[Source]:
   """The prompts of a folder, most similar to the target's first.
 
@@ -88,6 +90,7 @@ def rank(
     folder: holds saved prompts as *.npy; folders in it are not searched.
     kind: see `similarity`.
     allow_other_base: compare prompts of other bases and vocabularies too.
+    step: of runs below the folder: their prompts/<step>/*.npy, instead.
   Returns: one `Source` a prompt; equal scores by name.
   Raises: UserError if there is no prompt, or one cannot be read, is of
     another shape, place or base, or has no cosine.
@@ -97,7 +100,7 @@ def rank(
   wanted, sidecar = saved.load(target)
   first = Source(target, 1.0, wanted, sidecar or {})
   found = []
-  for path in _listed(pathlib.Path(folder), target):
+  for path in _listed(pathlib.Path(folder), target, step):
     prompt, sidecar = saved.load(path)
     source = Source(path, 0.0, prompt, sidecar or {})
     _check_shape(source, first)
@@ -156,16 +159,18 @@ def write_start(
   top: int = 3,
   combine: str = 'best',
   allow_other_base: bool = False,
+  step: int | None = None,
 ) -> list[str]:
   """Ranks the prompts of a folder and saves what the first of them make.
 
   Args:
-    target, folder, kind, allow_other_base: see `rank`.
+    target, folder, kind, allow_other_base, step: see `rank`.
     output: the .npy file to write; its sidecar names the prompts, their
       similarities and weights.
     top: K, prompts that `combine` sees; all of them if there are fewer.
     combine: see `weights`.
-  Returns: the ranking as lines of a table, then the file written.
+  Returns: the ranking as lines of a table, what a sweep from each of several
+    is to be told, then the file written.
   Raises: UserError as `rank` and `weights`, if top < 1, or if `output` is one
     of the prompts read (nothing is written).
   """
@@ -173,7 +178,7 @@ def write_start(
     raise UserError(
       f'--top={top} leaves no prompt; expected at least 1. Give --top=3, say.'
     )
-  ranked = rank(target, folder, kind, allow_other_base)
+  ranked = rank(target, folder, kind, allow_other_base, step)
   read = [pathlib.Path(target), *(source.path for source in ranked)]
   if any(pathlib.Path(output).resolve() == each.resolve() for each in read):
     raise UserError(
@@ -201,7 +206,13 @@ def write_start(
     **_shared(chosen),
   }
   saved.save(output, start, sidecar)
-  return [*_table(ranked, shares), str(output)]
+  each = [str(source.path) for source in chosen]
+  sweep = [f'best of {len(each)}: --gin.SWEEP_STARTS="{each}"']
+  return [
+    *_table(ranked, shares),
+    *(sweep if len(each) > 1 else []),
+    str(output),
+  ]
 
 
 def flags(parser: argparse.ArgumentParser) -> None:
@@ -209,6 +220,7 @@ def flags(parser: argparse.ArgumentParser) -> None:
   add = parser.add_argument
   add('--target', required=True, help='prompt of a short run on the task')
   add('--prompts', required=True, help='folder of saved prompts, *.npy')
+  add('--step', type=int, help='of runs below --prompts, whose prompts to take')
   add('--output', required=True, help='the start, for methods/spot.gin')
   add('--similarity', choices=SIMILARITIES, default='tokens')
   add('--top', type=int, default=3, help='prompts to combine, at most')
@@ -230,6 +242,7 @@ def run(args: argparse.Namespace) -> list[str]:
     top=args.top,
     combine=args.combine,
     allow_other_base=args.allow_other_base,
+    step=args.step,
   )
 
 
@@ -242,21 +255,22 @@ def _table(ranked, shares) -> list[str]:
   return lines
 
 
-def _listed(folder, target) -> list[pathlib.Path]:
+def _listed(folder, target, step: int | None) -> list[pathlib.Path]:
   """The prompts of a folder but the target's, by name."""
   if not folder.is_dir():
     raise UserError(
       f'{folder} is not a folder; expected one that holds saved prompts, such '
       'as sst2.npy. Give --prompts=FOLDER.'
     )
-  paths = sorted(folder.glob('*.npy'))
+  where = '*.npy' if step is None else f'prompts/{step}/*.npy'
+  paths = sorted(folder.glob(where) if step is None else folder.rglob(where))
   paths = [path for path in paths if not path.samefile(target)]
   if not paths:
     raise UserError(
-      f'There is no .npy file in {folder} to compare with {target}; expected '
+      f'There is no {where} in {folder} to compare with {target}; expected '
       'at least one saved prompt of another task. A run writes them to '
-      'MODEL_DIR/prompts/<step>/<task>.npy: copy those of your source tasks, '
-      'each with its .json, into one folder.'
+      'MODEL_DIR/prompts/<step>/<task>.npy: give the folder of your MODEL_DIRs '
+      'and --step=<step>, or a folder of the files.'
     )
   return paths
 

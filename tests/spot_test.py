@@ -92,6 +92,19 @@ def test_the_target_is_not_compared_with_itself(shelf):
   assert names(ranked) == 'cba'
 
 
+def test_the_prompts_of_a_step_below_a_folder_of_runs(shelf):
+  for name in 'abc':
+    array, sidecar = saved.load(shelf / 'prompts' / f'{name}.npy')
+    for step, rows in ((100, array), (300, array + 1)):
+      path = shelf / 'runs' / name / 'prompts' / str(step) / f'{name}.npy'
+      saved.save(path, rows, sidecar)
+  ranked = spot.rank(shelf / 'target.npy', shelf / 'runs', step=100)
+  assert names(ranked) == 'cba'
+  assert {source.path.parent.name for source in ranked} == {'100'}
+  with pytest.raises(UserError, match='no prompts/7/.*.npy in .*--step'):
+    spot.rank(shelf / 'target.npy', shelf / 'runs', step=7)
+
+
 def test_equal_scores_are_ordered_by_name(shelf):
   array, sidecar = saved.load(shelf / 'prompts' / 'c.npy')
   for name in 'ed':
@@ -123,7 +136,8 @@ def test_weighted_start(shelf):
   file = str(shelf / 'prompts' / 'c.npy')
   assert lines[1] == f'   1      {scores[0]:.4f}  {share:.4f}  {file}'
   assert lines[3].split()[2] == '-'  # ranked, but not among the first two
-  assert lines[4:] == [str(shelf / 'start.npy')]
+  assert lines[4].startswith('best of 2: ')
+  assert lines[5:] == [str(shelf / 'start.npy')]
 
 
 def test_mean_start_and_its_sidecar(shelf):
@@ -211,7 +225,7 @@ def test_a_prompt_without_a_cosine_is_refused(shelf):
 
 def test_no_prompts(shelf):
   (shelf / 'empty').mkdir()
-  with pytest.raises(UserError, match=r'no .npy file in .*empty to compare'):
+  with pytest.raises(UserError, match=r'no \*.npy in .*empty to compare'):
     spot.rank(shelf / 'target.npy', shelf / 'empty')
   with pytest.raises(UserError, match='nowhere is not a folder'):
     spot.rank(shelf / 'target.npy', shelf / 'nowhere')
@@ -245,7 +259,9 @@ def test_the_command(shelf, capsys):
   ]
   assert cli.main([*command, f'--output={shelf}/start.npy']) == 0
   said = capsys.readouterr().out.splitlines()
-  assert len(said) == 5 and said[-1] == f'{shelf}/start.npy'
+  assert len(said) == 6 and said[-1] == f'{shelf}/start.npy'
+  first = [f'{shelf}/prompts/{name}.npy' for name in 'cb']
+  assert said[-2] == f'best of 2: --gin.SWEEP_STARTS="{first}"'
   sidecar = json.loads((shelf / 'start.json').read_text())
   assert sidecar['similarity'] == 'average' and len(sidecar['sources']) == 2
   assert cli.main([*command, f'--output={shelf}/start.txt']) == 2
