@@ -116,6 +116,27 @@ def test_tasks_do_not_touch_each_other():
   assert not gradient[others].any()  # of task 5, and of 7, which has a row
 
 
+def test_gradients_of_a_mixed_batch_are_those_of_its_tasks_alone():
+  many, one = models.make('tasks'), models.make('encoder')
+  flat, rows = models.initial(many), models.batch()
+  prompts, ids = flat.pop(TASKS), jnp.array([3, 7, 3])
+
+  def total(model, path, rows):
+    def of(prompts):
+      logits = forward(model, flat | {path: prompts}, rows)
+      return losses.loss(logits, rows)[0]
+
+    return jax.jit(jax.grad(of))
+
+  mixed = total(many, TASKS, rows | {'task_ids': ids})(prompts)
+  for task in (3, 7):
+    chosen = np.flatnonzero(ids == task)
+    own = {name: x[chosen] for name, x in rows.items()}
+    alone = total(one, 'encoder/prompt/prompt', own)(prompts[task])
+    assert np.abs(alone).max() > 1e-3
+    np.testing.assert_allclose(mixed[task], alone, **CLOSE)  # of order 1
+
+
 @pytest.mark.parametrize('source', ['encoder', 'decoder', 'both', 'tasks'])
 def test_rows_of_the_sources(source):
   model = models.make(source)
