@@ -109,6 +109,7 @@ def draw(folder: pathlib.Path, rows: Sequence[Mapping], metric: str | None):
   try:
     import matplotlib
   except ImportError:
+    print('no results.png: pip install prompt_jax[plot], then the same again')
     return None
   matplotlib.use('Agg')
   from matplotlib import pyplot
