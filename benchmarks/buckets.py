@@ -1,6 +1,6 @@
 """Training with length buckets against one shape: examples a second.
 
-    taskset -c 1 python benchmarks/buckets.py --json buckets.jsonl
+    python benchmarks/buckets.py --json buckets.jsonl
 
 Both run in one process and take turns, a block of steps each, so that what
 else the machine does meets both. Every shape is compiled before the clock
@@ -38,6 +38,7 @@ def _parser() -> argparse.ArgumentParser:
   add('--model', default='mini', help='models/<name>.gin')
   add('--task', default='movie_sentiment')
   add('--inputs', type=int, default=128, help='TASK_FEATURE_LENGTHS of inputs')
+  add('--targets', type=int, default=2, help='a shipped label and EOS')
   add('--steps', type=int, default=200, help='of each')
   add('--block', type=int, default=20, help='steps of a turn')
   add(
@@ -55,10 +56,11 @@ class Contender:
   """A run that is carried out a block of steps at a time."""
 
   def __init__(self, args, kind: str, folder: str):
+    lengths = {'inputs': args.inputs, 'targets': args.targets}
     given = [
       f'MIXTURE_OR_TASK_NAME={args.task}',
       f'MODEL_DIR={folder}/{kind.replace(" ", "_")}',
-      f"TASK_FEATURE_LENGTHS={{'inputs': {args.inputs}, 'targets': 8}}",
+      f'TASK_FEATURE_LENGTHS={lengths}',
       f'TRAIN_STEPS={args.steps}',
       f'LENGTH_BUCKETS={KINDS[kind]!r}',
       *args.gin_bindings,
@@ -122,7 +124,7 @@ def measured(args) -> dict:
     return {
       'model': args.model,
       'task': args.task,
-      'inputs': args.inputs,
+      **{'inputs': args.inputs, 'targets': args.targets},
       'batch': size,
       'steps': steps,
       'clock': args.clock,
