@@ -94,16 +94,12 @@ def evaluate(run: Evaluation) -> list[Result]:
   for result in results:
     folder = pathlib.Path(run.output_dir).expanduser()
     about = {
-      'split': result.split,
-      'examples': len(result.predictions),
       'prompt_file': prompt[result.task] if by_task else prompt,
       'inserts_file': run.inserts_file,
       'base_digest': digest,
     }
     files.write_json_lines(folder / f'{result.task}.jsonl', result.predictions)
-    files.write_json(
-      folder / f'{result.task}.json', {**result.metrics, **about}
-    )
+    files.write_json(folder / f'{result.task}.json', {**result.told(), **about})
     said = '  '.join(f'{k} {v:.2f}' for k, v in result.metrics.items())
     print(f'{result.task} {result.split}: {said}', flush=True)
   return results

@@ -10,12 +10,13 @@ model is asked for those words and what is written is the label.
 
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
+import functools
 from typing import Any
 
 import jax
 import numpy as np
 
-from prompt_jax import batches, predict
+from prompt_jax import batches, export, predict
 from prompt_jax.data import Dataset, evaluation
 from prompt_jax.errors import UserError
 from prompt_jax.evaluation_set import EvaluationSet, rows_in_memory
@@ -36,13 +37,22 @@ class Result:
   Attributes:
     task, split: names.
     metrics: {name: value}; see tasks/metrics.py for units.
-    predictions: one row an example: input, target, prediction (and scores).
+    predictions: one row an example: input, target, prediction (and scores,
+      and the weights of a prompt that is mixed from others).
+    weights: {what is mixed: its mean weight}; {} where nothing is.
   """
 
   task: str
   split: str
   metrics: dict[str, float]
   predictions: list[dict[str, Any]]
+  weights: dict[str, float] = dataclasses.field(default_factory=dict)
+
+  def told(self) -> dict[str, Any]:
+    """What its JSON file says."""
+    about = {'split': self.split, 'examples': len(self.predictions)}
+    mixed = {'weights': self.weights} if self.weights else {}
+    return {**self.metrics, **about, **mixed}
 
 
 def label_tokens(vocabulary, labels: Sequence[str]) -> np.ndarray:
@@ -102,6 +112,10 @@ class Evaluator:
       self._rank = Program('ranking', predict.ranker(model), several=True)
     self._model, self._decoding = model, decoding or predict.Decoding()
     self._decode: dict[int, Program] = {}
+    source = export.sources(model).get('encoder')
+    self._mixed = getattr(source, 'names', ())
+    weigh = functools.partial(predict.weights_of, model)
+    self._weigh = Program('weights', weigh, several=True)
 
   def __call__(self, flat: Mapping) -> list[Result] | None:
     """Evaluates {path: array}; None if it was stopped early."""
@@ -114,12 +128,13 @@ class Evaluator:
     return results
 
   def _texts(self, each: EvaluationSet, flat):
-    """Predicted texts of one set in order, and the label scores or None."""
+    """Of one set in order: texts, label scores or None, weights or None."""
     vocabulary = _task(each).output_features['targets'].vocabulary
     labels = self._labels[each.task]
     tokens = label_tokens(vocabulary, labels) if labels else None
     texts: list = [None] * len(each)
     scores = np.zeros((len(each), len(labels)), np.float32)
+    weights = np.zeros((len(each), len(self._mixed)), np.float32)
     for rows, batch in each.by_length():
       if self._stop():
         return None
@@ -137,7 +152,11 @@ class Evaluator:
         said = [vocabulary.decode(_upto_eos(row)) for row in part]
       for row, text in zip(rows, said, strict=True):
         texts[row] = text
-    return texts, scores.tolist() if self._mode == 'rank' else None
+      if self._mixed:
+        part = sharding.gather(self._weigh(flat, batch))[:left]
+        weights[rows] = part if part.ndim == 2 else part.mean(axis=2)
+    ranked = scores.tolist() if self._mode == 'rank' else None
+    return texts, ranked, weights.tolist() if self._mixed else None
 
   def _put(self, batch):
     mine = batches.rows(batch, jax.process_index(), jax.process_count())
@@ -150,7 +169,7 @@ class Evaluator:
       self._decode[length] = Program(name, run, several=True)
     return self._decode[length]
 
-  def _result(self, each: EvaluationSet, texts, scores) -> Result:
+  def _result(self, each: EvaluationSet, texts, scores, weights) -> Result:
     task, metrics = _task(each), {}
     answers = [task.postprocess_fn(text, example=None) for text in texts]
     targets = [
@@ -175,7 +194,13 @@ class Evaluator:
       names = [shown(label) for label in labels]
       for row, values in zip(rows, scores, strict=True):
         row['scores'] = dict(zip(names, values, strict=True))
-    return Result(each.task, each.split, metrics, rows)
+    mean = {}
+    if weights is not None:
+      for row, values in zip(rows, weights, strict=True):
+        row['weights'] = dict(zip(self._mixed, values, strict=True))
+      means = np.mean(weights, axis=0).tolist()
+      mean = dict(zip(self._mixed, means, strict=True))
+    return Result(each.task, each.split, metrics, rows, mean)
 
 
 def _task(each: EvaluationSet):

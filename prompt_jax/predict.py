@@ -55,6 +55,29 @@ def encode(model, flat, batch) -> Encoded:
   )
 
 
+def weights_of(model, flat, batch) -> jax.Array | None:
+  """What each input's prompt of the encoder is mixed by.
+
+  A source that mixes others has `names`, which call them, and sows `weights`.
+
+  Args:
+    model: a prompted model.
+    flat: its parameters {path: array}.
+    batch: 'encoder_input_tokens' int[B,T], 'task_ids' int[B].
+  Returns: float32[B,S] in the order of the names, [B,S,P] where each position
+    has its own; None if the source mixes nothing.
+  """
+  _, sown = model.apply(
+    {'params': params.unflatten(flat)},
+    batch['encoder_input_tokens'],
+    batch['task_ids'],
+    method='encode',
+    mutable=['intermediates'],
+  )
+  parts = sown.get('intermediates', {}).get('encoder', {})
+  return parts['prompt']['weights'][0] if parts else None
+
+
 def _started(model, flat, batch, length: int):
   """(step, cache) of decoding over the encoded inputs of a batch."""
   variables = {'params': params.unflatten(flat)}

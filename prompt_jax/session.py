@@ -306,10 +306,9 @@ class Session:
     if jax.process_index() != 0:
       return
     for result in results:
-      about = {'split': result.split, 'examples': len(result.predictions)}
       name = self.run.folder / 'eval' / where / result.task
       files.write_json_lines(f'{name}.jsonl', result.predictions)
-      files.write_json(f'{name}.json', {**result.metrics, **about})
+      files.write_json(f'{name}.json', result.told())
 
   def save(self, state, metrics, best: Best) -> None:
     """Prompts first, then the checkpoint of the same step.

@@ -1,6 +1,7 @@
 """Evaluation: scores, texts, metrics, and several tasks at once."""
 
 import dataclasses
+import functools
 import types
 
 import jax
@@ -14,6 +15,9 @@ from prompt_jax.data import Dataset
 from prompt_jax.errors import UserError
 from prompt_jax.evaluate import Evaluator, Result, flat_metrics
 from prompt_jax.evaluation_set import rows_in_memory
+from prompt_jax.prompts.attempt import Attempt
+from prompt_jax.prompts.bank import Bank
+from prompt_jax.prompts.prompt import Prompt
 from prompt_jax.t5.config import T5Config
 from prompt_jax.tasks import local
 from prompt_jax.training import state as states
@@ -197,3 +201,33 @@ def test_sets_of_a_dataset(tasks):
     evaluate.evaluation_sets(dataset, batch_size='auto')
   with pytest.raises(UserError, match="has a split 'test'; expected one of"):
     evaluate.evaluation_sets(dataset, 'test')
+
+
+@pytest.mark.parametrize('attention', ['sub', 'token'])
+def test_what_a_prompt_is_mixed_from_is_told(
+  attention, sets, constant, tmp_path
+):
+  files = [tmp_path / f'{name}.npy' for name in ('mnli', 'sst2')]
+  rng = np.random.default_rng(61)
+  for file in files:
+    np.save(file, rng.normal(size=(3, 7)).astype(np.float32))
+  bank = functools.partial(Bank, files, 3)
+  target = functools.partial(Prompt, 3)
+  source = functools.partial(Attempt, target, bank, attention, 5, 0.1)
+  model = tiny.model().clone(encoder_prompt=source)
+  shapes, _ = states.abstract(model)
+  flat = states.initial(model, jax.random.key(7), list(shapes))
+  (result,) = Evaluator(model, sets[:1])(flat)
+  names = ('mnli', 'sst2', 'target')
+  found = [row['weights'] for row in result.predictions]
+  assert len(found) == 10 and all(tuple(each) == names for each in found)
+  np.testing.assert_allclose([sum(x.values()) for x in found], 1, rtol=1e-5)
+  assert len({each['mnli'] for each in found}) > 1  # by the input
+  for name, mean in result.told()['weights'].items():
+    assert mean == pytest.approx(np.mean([each[name] for each in found]))
+
+
+def test_a_prompt_that_mixes_nothing_has_no_weights(sets, constant):
+  (result,) = Evaluator(constant, sets[:1])({})
+  assert result.weights == {} and 'weights' not in result.told()
+  assert all('weights' not in row for row in result.predictions)

@@ -21,7 +21,6 @@ import math
 from typing import NamedTuple
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
 from prompt_jax import params
@@ -186,27 +185,3 @@ class Attempt(nn.Module):
         f'prompts of {own.shape[1]}; expected the same. Set PROMPT_LENGTH='
         f'{bank.shape[1]}.'
       )
-
-
-def weights_of(model: nn.Module, flat, batch) -> dict[str, jax.Array]:
-  """The attention of a batch of inputs: {stack: weights}.
-
-  Args:
-    model: a prompted model with `Attempt` in a stack.
-    flat: its parameters {path: array}.
-    batch: 'encoder_input_tokens' int[B,T], 'task_ids' int[B].
-  Returns: {'encoder': float32[B,S+1]}, [B,S+1,P] for 'token'; {} if no source
-    of the encoder has weights. Columns are `Attempt.names`.
-  """
-  _, sown = model.apply(
-    {'params': params.unflatten(flat)},
-    batch['encoder_input_tokens'],
-    batch['task_ids'],
-    method='encode',
-    mutable=['intermediates'],
-  )
-  return {
-    stack: parts['prompt']['weights'][0]
-    for stack, parts in sown.get('intermediates', {}).items()
-    if 'weights' in parts.get('prompt', {})
-  }
