@@ -206,13 +206,7 @@ def write_start(
     **_shared(chosen),
   }
   saved.save(output, start, sidecar)
-  each = [str(source.path) for source in chosen]
-  sweep = [f'best of {len(each)}: --gin.SWEEP_STARTS="{each}"']
-  return [
-    *_table(ranked, shares),
-    *(sweep if len(each) > 1 else []),
-    str(output),
-  ]
+  return [*_table(ranked, shares), *_starts(chosen), str(output)]
 
 
 def flags(parser: argparse.ArgumentParser) -> None:
@@ -253,6 +247,13 @@ def _table(ranked, shares) -> list[str]:
     share = f'{shares[i]:.4f}' if i < len(shares) else '-'
     lines.append(f'{i + 1:4d}  {source.score:10.4f}  {share:>6}  {source.path}')
   return lines
+
+
+def _starts(chosen: Sequence[Source]) -> list[str]:
+  """What a sweep from each of several prompts is told."""
+  each = [str(source.path) for source in chosen]
+  said = [f'best of {len(each)}: --gin.SWEEP_STARTS="{each}"']
+  return said if len(each) > 1 else []
 
 
 def _listed(folder, target, step: int | None) -> list[pathlib.Path]:
