@@ -20,17 +20,17 @@ from prompt_jax.stages import shapes_of
 from prompt_jax.training import sharding
 from prompt_jax.training.loop import Interruption
 from prompt_jax.training.program import Program
+from prompt_jax.training.progress import Progress
 
 _SHARE = 0.8  # of the free memory; the rest is for evaluation and the data
 
 
-def memory(device, held: int = 0, sharing: int = 1) -> int:
+def memory(device, held: int = 0) -> int:
   """Bytes that a program may take on a device.
 
   Args:
     device: the device; a CPU has the memory of the machine.
     held: bytes of its arguments that are there already.
-    sharing: devices that a CPU has been made into, with a program each.
   """
   stats = device.memory_stats() or {}
   if 'bytes_limit' in stats:
@@ -42,7 +42,7 @@ def memory(device, held: int = 0, sharing: int = 1) -> int:
     free = int(rows['MemAvailable'].split()[0]) * 1024
   except (OSError, KeyError):
     free = pages * os.sysconf('SC_PAGE_SIZE')
-  return int(_SHARE * free) // sharing + held
+  return int(_SHARE * free) + held
 
 
 class Cohort:
@@ -122,12 +122,8 @@ class Cohort:
       for name, x in first.items()
     }
 
-  def run(self, show: Callable[[int, dict], None]) -> None:
-    """Turns until every member has stopped, or SIGTERM.
-
-    Args:
-      show: takes a step and the metrics to be seen, see `Progress.show`.
-    """
+  def run(self, progress: Progress) -> None:
+    """Turns until every member has stopped, or SIGTERM."""
     for each in self.members:
       each.begin()
     ledgers = [Ledger(m.run, m.session.parts, m.number) for m in self.members]
@@ -157,7 +153,7 @@ class Cohort:
         pending.append(([(i, self.members[i].number) for i in now], sums))
         due = [i for i in now if self.members[i].due]
         self._settle(pending, state, keep=0 if due else 1)
-        self._turned(due, state, show)
+        self._turned(due, state, progress)
       self._settle(pending, state)
     finally:
       coming.close()
@@ -173,7 +169,7 @@ class Cohort:
     self.clock.go()
     return self.program(*args)
 
-  def _turned(self, due: Sequence[int], state, show: Callable) -> None:
+  def _turned(self, due: Sequence[int], state, progress: Progress) -> None:
     """What members have to do after this turn."""
     shown = []
     for i in due:
@@ -187,7 +183,7 @@ class Cohort:
       }
       pace = sum(m['seqs_per_second'] for m in shown)
       number = max(self.members[i].number for i in due)
-      show(number, {**means, 'seqs_per_second': pace})
+      progress.show(number, {**means, 'seqs_per_second': pace})
 
   def _settle(self, pending, state, keep: int = 0) -> None:
     """Gives members the sums of their updates; stops the clock for `keep` 0."""

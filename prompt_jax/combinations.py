@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 import dataclasses
 import functools
 import itertools
-import math
 import os
 import pathlib
 from typing import Any
@@ -168,17 +167,12 @@ def start_file(
 def members(command: Command, sweep, folder: pathlib.Path) -> list:
   """The `member.Member` of every combination, their runs checked.
 
-  On a CPU they have its devices in turn; elsewhere each has all.
-
   Raises: UserError for what can be known before the base is read.
   """
   from prompt_jax.member import Member
-  from prompt_jax.training import sharding
 
   axes = [getattr(sweep, field) or [None] for field in MACROS]
   made: list[Member] = []
-  cores = sweep.cpu_devices or len(os.sched_getaffinity(0))
-  devices = sharding.side_by_side(min(cores, math.prod(map(len, axes))))
   for task, start, rate, seed in itertools.product(*axes):
     values = {
       'MIXTURE_OR_TASK_NAME': task,
@@ -198,9 +192,6 @@ def members(command: Command, sweep, folder: pathlib.Path) -> list:
       )
     values['MODEL_DIR'] = str(folder / name)
     run, config = command.run(start, values)
-    if devices and run.model_parallel == 1:
-      mine = devices[len(made) % len(devices)]
-      run.mesh = sharding.make_mesh(devices=[mine])
     _check(run, values)
     about = {
       'task': '+'.join(run.dataset.tasks),

@@ -17,7 +17,6 @@ the runs that it adds. TensorFlow is imported once the command is known.
 
 import argparse
 from collections.abc import Sequence
-from concurrent import futures
 import contextlib
 import dataclasses
 import importlib
@@ -53,8 +52,6 @@ class Sweep:
     memory: gigabytes that the program may take; None: what is free.
     together: members of one vectorised pass, see `stacked`; None: one on a
       CPU, else all.
-    cpu_devices: devices that a CPU is made into, each with the base and a
-      share of the members, which train side by side; None: one a core.
   """
 
   seeds: Sequence[int] | None = None
@@ -63,7 +60,6 @@ class Sweep:
   tasks: Sequence[str] | None = None
   memory: float | None = None
   together: int | None = None
-  cpu_devices: int | None = None
 
   def __post_init__(self):
     for field, (macro, _) in MACROS.items():
@@ -88,50 +84,46 @@ class Sweep:
         f'SWEEP_MEMORY is {self.memory!r}; expected gigabytes, above 0, or '
         'None for what is free.'
       )
-    for field, what in ('together', 'prompts'), ('cpu_devices', 'devices'):
-      value = getattr(self, field)
-      if value is not None and (type(value) is not int or value < 1):
-        raise UserError(
-          f'SWEEP_{field.upper()} is {value!r}; expected a whole number of '
-          f'{what}, at least 1, or None.'
-        )
+    if self.together is not None and (
+      type(self.together) is not int or self.together < 1
+    ):
+      raise UserError(
+        f'SWEEP_TOGETHER is {self.together!r}; expected a whole number of '
+        'prompts, at least 1, or None.'
+      )
 
 
-def _open(made: Sequence, interruption) -> dict[Any, dict]:
-  """Opens the members' sessions over one base.
-
-  Returns: {mesh: {path: array}}, that base on each mesh.
-  """
+def _open(made: Sequence, interruption) -> Any:
+  """Opens the members' sessions over one base; that base {path: array}."""
   import numpy as np
 
   from prompt_jax.session import Session
   from prompt_jax.stages import Parts
   from prompt_jax.training import state as states
 
-  frozen: dict[Any, dict] = {}
-  first = None
-  evaluators: dict[Any, dict] = {}
+  frozen, first = None, None
+  evaluators: dict[str, dict] = {}
   for each in made:
-    mesh = each.run.mesh
-    known = evaluators.setdefault((each.about['task'], mesh), {})
+    known = evaluators.setdefault(each.about['task'], {})
     each.configure()
     # what trains is told once
     quiet = contextlib.redirect_stdout(io.StringIO())
     with quiet if first else contextlib.nullcontext():
       session = Session(each.run, interruption, known)
-    first = first or session
-    base = states.base_shapes(each.run.model).keys()
-    if not base & session.frozen.keys():
-      raise UserError(
-        'The method trains every parameter of the base, so a sweep has '
-        'nothing to share; expected one with a frozen base, such as '
-        'methods/prompt.gin. Train such runs one by one.'
-      )
+    if first is None:
+      first, frozen = session, session.frozen
+      base = states.base_shapes(each.run.model).keys()
+      if not base & frozen.keys():
+        raise UserError(
+          'The method trains every parameter of the base, so a sweep has '
+          'nothing to share; expected one with a frozen base, such as '
+          'methods/prompt.gin. Train such runs one by one.'
+        )
     other = [
       path
-      for path in first.frozen
+      for path in frozen
       if path not in base
-      and not np.array_equal(first.frozen[path], session.frozen[path])
+      and not np.array_equal(frozen[path], session.frozen[path])
     ]
     if other or session.digest != first.digest:
       raise UserError(
@@ -139,58 +131,10 @@ def _open(made: Sequence, interruption) -> dict[Any, dict]:
         f'{made[0].name}; expected the same for all prompts of a sweep. Vary '
         'the seed or the start in sweeps of their own.'
       )
-    session.frozen = frozen.setdefault(mesh, session.frozen)
-    session.parts = Parts(each.run.model, session.frozen, each.run.staging)
+    session.frozen = frozen
+    session.parts = Parts(each.run.model, frozen, each.run.staging)
     each.open(session, interruption, lambda text: print(text, flush=True))
   return frozen
-
-
-def _lane(members: Sequence, frozen, sweep: Sweep, interruption, lanes, show):
-  """Trains the members of one mesh, one of `lanes` that share the memory."""
-  from prompt_jax import cohort, stacked
-
-  held = sum(leaf.nbytes for leaf in frozen.values())
-  budget = cohort.memory(members[0].run.mesh.devices.flat[0], held, lanes)
-  if sweep.memory is not None:
-    budget = int(sweep.memory * 2**30)
-  together = sweep.together or stacked.default_together(len(members))
-  for some in cohort.alike(members):
-    # one after the other, as each is needed
-    for group in cohort.arranged(
-      some, frozen, together, budget, interruption, print
-    ):
-      group.run(show)
-      if interruption.requested:
-        return
-
-
-def _side_by_side(active: Sequence, frozen, sweep: Sweep, interruption):
-  """Trains the members of every mesh, those of several at the same time."""
-  from prompt_jax.training.progress import Progress
-
-  lanes: dict[Any, list] = {}
-  for each in active:
-    lanes.setdefault(each.run.mesh, []).append(each)
-  start = min(each.number for each in active)
-  progress = Progress(active[0].run.plan.train_steps, start, 'sweep')
-  paces = dict.fromkeys(lanes, 0.0)
-
-  def train(mesh):
-    def show(number, metrics):
-      paces[mesh] = metrics['seqs_per_second']
-      progress.show(number, {**metrics, 'seqs_per_second': sum(paces.values())})
-
-    try:
-      _lane(lanes[mesh], frozen[mesh], sweep, interruption, len(lanes), show)
-    except BaseException:
-      interruption.requested = True  # the others save, and stop
-      raise
-
-  try:
-    with futures.ThreadPoolExecutor(len(lanes), 'sweep') as threads:
-      list(threads.map(train, lanes))
-  finally:
-    progress.close()
 
 
 def train_together(made: Sequence, sweep: Sweep) -> list[dict[str, Any]]:
@@ -202,16 +146,39 @@ def train_together(made: Sequence, sweep: Sweep) -> list[dict[str, Any]]:
   Returns: a row for each, see `standings.row`.
   Raises: UserError if they cannot share a program.
   """
+  from prompt_jax import cohort, stacked
   from prompt_jax.training.loop import Interruption
+  from prompt_jax.training.progress import Progress
 
   with Interruption() as interruption:
     frozen = _open(made, interruption)
     active = [each for each in made if each.active]
     print(f'{len(made)} prompts, {len(active)} of them to train', flush=True)
     if active:
-      _side_by_side(active, frozen, sweep, interruption)
-      for each in {each.run.mesh: each for each in active}.values():
-        each.session.check_frozen()
+      mesh = active[0].run.mesh
+      held = sum(leaf.nbytes for leaf in frozen.values())
+      budget = cohort.memory(mesh.devices.flat[0], held)
+      if sweep.memory is not None:
+        budget = int(sweep.memory * 2**30)
+      together = sweep.together or stacked.default_together(len(active))
+      groups = (  # one after the other, as each is needed
+        group
+        for some in cohort.alike(active)
+        for group in cohort.arranged(
+          some, frozen, together, budget, interruption, print
+        )
+      )
+      for group in groups:
+        steps = active[0].run.plan.train_steps
+        start = min(each.number for each in group.members)
+        progress = Progress(steps, start, 'sweep')
+        try:
+          group.run(progress)
+        finally:
+          progress.close()
+        if interruption.requested:
+          break
+      made[0].session.check_frozen()
     for each in made:
       each.close()
   return [standings.row(each) for each in made]

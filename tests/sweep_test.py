@@ -6,23 +6,13 @@ import json
 import os
 import pathlib
 import shutil
-import threading
 
-import jax
 import numpy as np
 import pytest
 
-from prompt_jax import (
-  cli,
-  cohort,
-  combinations,
-  member,
-  standings,
-  sweep,
-  train,
-)
+from prompt_jax import cli, combinations, member, standings, sweep, train
 from prompt_jax.errors import UserError
-from prompt_jax.training import loop, sharding
+from prompt_jax.training import loop
 from tests import tiny
 
 NAME = 'tiny_sweep'
@@ -48,9 +38,6 @@ def folder(tmp_path_factory):
   return folder
 
 
-ONE = '--gin.SWEEP_CPU_DEVICES=1'
-
-
 def command(folder, model_dir, *more, **settings):
   """The arguments of a sweep over the tiny model."""
   settings = {'INITIAL_CHECKPOINT_PATH': tiny.base(), **SETTINGS, **settings}
@@ -60,10 +47,9 @@ def command(folder, model_dir, *more, **settings):
 
 
 def alone(folder, model_dir, **settings):
-  """A run alone on one device, trained; its folder."""
+  """A run alone, trained; its folder."""
   settings = {'INITIAL_CHECKPOINT_PATH': tiny.base(), **SETTINGS, **settings}
   run = tiny.configured(folder / 'files', model_dir, **settings)
-  run.mesh = sharding.make_mesh(devices=jax.devices()[:1])
   train.train(run)
   return model_dir
 
@@ -84,8 +70,8 @@ def losses(folder):
 
 @pytest.fixture(scope='module')
 def trained(folder):
-  """A sweep of two rates and two seeds, on two devices."""
-  flags = command(folder, folder / 'many', '--gin.SWEEP_CPU_DEVICES=2')
+  """A sweep of two rates and two seeds."""
+  flags = command(folder, folder / 'many')
   more = ['--gin.SWEEP_SEEDS=[0, 2]', '--gin.SWEEP_RATES=[0.1, 0.3]']
   assert sweep.main([*flags, *more]) == 0
   return folder / 'many'
@@ -185,14 +171,14 @@ def test_what_it_leaves(trained):
 
 @pytest.mark.slow
 def test_vectorised_and_in_groups_it_is_the_same(folder, trained, capsys):
-  flags = command(folder, folder / 'two', ONE, '--gin.SWEEP_TOGETHER=2')
+  flags = command(folder, folder / 'two', '--gin.SWEEP_TOGETHER=2')
   more = ['--gin.SWEEP_SEEDS=[0, 2]', '--gin.SWEEP_MEMORY=1e-5']
   assert sweep.main([*flags, *more]) == 0
   said = capsys.readouterr().out
   assert '2 prompts in one program take' in said
   assert 'expected at most 0.00 GB (SWEEP_MEMORY): 1 of them at a time' in said
   assert 'groups of 1, 1, one after the other; even one is above it' in said
-  flags = command(folder, folder / 'both', ONE, '--gin.SWEEP_TOGETHER=2')
+  flags = command(folder, folder / 'both', '--gin.SWEEP_TOGETHER=2')
   assert sweep.main([*flags, '--gin.SWEEP_SEEDS=[0, 2]']) == 0
   assert 'one program take' not in capsys.readouterr().out
   for name in 'two', 'both':
@@ -209,7 +195,7 @@ def test_vectorised_and_in_groups_it_is_the_same(folder, trained, capsys):
 def test_interrupted_it_goes_on(folder, trained, monkeypatch, capsys):
   """One member is a checkpoint behind, as when it dies between two saves."""
   where = folder / 'again'
-  flags = command(folder, where, ONE, '--gin.SWEEP_SEEDS=[0, 2]')
+  flags = command(folder, where, '--gin.SWEEP_SEEDS=[0, 2]')
   calls = iter([False] * 3)
   stops = property(lambda self: next(calls, True), lambda self, value: None)
   with monkeypatch.context() as patched:
@@ -241,8 +227,9 @@ def test_a_member_stops_and_another_diverges(folder, monkeypatch, capsys):
       raise member.NonFiniteError(f'The loss of step {step} is nan.')
 
   monkeypatch.setattr(member, 'check_finite', check)
-  settings = dict(PATIENCE=1, EVAL_PERIOD=1, LENGTH_BUCKETS=None)
-  flags = command(folder, folder / 'ends', ONE, **settings)
+  flags = command(
+    folder, folder / 'ends', PATIENCE=1, EVAL_PERIOD=1, LENGTH_BUCKETS=None
+  )
   assert sweep.main([*flags, '--gin.SWEEP_RATES=[1e-9, 0.3]']) == 0
   rows = json.loads((folder / 'ends' / 'results.json').read_text())['rows']
   assert [row['reason'] for row in rows] == ['patience', 'diverged']
@@ -251,40 +238,6 @@ def test_a_member_stops_and_another_diverges(folder, monkeypatch, capsys):
   said = capsys.readouterr().out
   assert 'rate_0.3: The loss of step 1 is nan.' in said
   assert '| patience |' in said and '| diverged |' in said
-
-
-@pytest.mark.slow
-def test_devices_side_by_side(folder, trained, monkeypatch, capsys):
-  """One device fails after its first update; the other saves, and goes on."""
-  where, cohorts = folder / 'side', []
-  flags = command(folder, where, '--gin.SWEEP_CPU_DEVICES=2')
-  flags.append('--gin.SWEEP_SEEDS=[0, 2]')
-  failed, turned = threading.Event(), cohort.Cohort._turned
-
-  def fail_on_one(self, due, state, show):
-    cohorts.append({*map(id, self.members)})
-    devices = {m.run.mesh.devices.flat[0] for m in self.members}
-    assert state.step.devices() == devices and len(devices) == 1
-    if self.members[0].name == 'seed_0':
-      failed.set()
-      raise UserError('The disk is full.')
-    assert failed.wait(60)
-    turned(self, due, state, show)
-
-  with monkeypatch.context() as patched:
-    patched.setattr(cohort.Cohort, '_turned', fail_on_one)
-    assert sweep.main(flags) == 2
-  assert 'The disk is full.' in capsys.readouterr().err
-  assert len({*map(frozenset, cohorts)}) == 2
-  assert not (where / 'seed_2' / 'prompts' / '4').exists()
-  assert sweep.main(flags) == 0
-  for seed in 0, 2:
-    np.testing.assert_allclose(
-      prompt(where / f'seed_{seed}'),
-      prompt(trained / f'rate_0.3-seed_{seed}'),
-      rtol=0,
-      atol=1e-5,
-    )
 
 
 @pytest.mark.parametrize(
@@ -299,7 +252,6 @@ def test_devices_side_by_side(folder, trained, monkeypatch, capsys):
     ('SWEEP_TASKS="movie_sentiment"', "SWEEP_TASKS is 'movie_sentiment'; exp"),
     ('SWEEP_MEMORY=0', 'SWEEP_MEMORY is 0; expected gigabytes, above 0'),
     ('SWEEP_TOGETHER=0', 'SWEEP_TOGETHER is 0; expected a whole number'),
-    ('SWEEP_CPU_DEVICES=0', 'SWEEP_CPU_DEVICES is 0; expected a whole number'),
   ],
 )
 def test_bad_input(folder, flag, told, capsys):

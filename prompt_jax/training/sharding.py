@@ -6,9 +6,7 @@ name to a mesh axis, first free axis wins, as in T5X's standard rules.
 """
 
 from collections.abc import Mapping, Sequence
-import contextlib
 import math
-import os
 
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -47,21 +45,6 @@ def make_mesh(model_parallel: int = 1, devices=None) -> Mesh:
       f'{devices.size} devices found ({devices.flat[0].platform}).'
     )
   return Mesh(devices.reshape(-1, model_parallel), ('data', 'model'))
-
-
-def side_by_side(most: int) -> list[jax.Device]:
-  """Devices that runs of one process can have each for itself.
-
-  A CPU is made into `most` devices, unless JAX has found its devices already
-  or was told of another number: small products leave cores idle that a second
-  run can use. Where there are accelerators a run has all of them: [].
-  """
-  told = 'host_platform_device_count' in os.environ.get('XLA_FLAGS', '')
-  if jax.config.jax_num_cpu_devices < 0 and not told:
-    with contextlib.suppress(RuntimeError):  # the devices are there
-      jax.config.update('jax_num_cpu_devices', most)
-  devices = jax.devices()
-  return devices[:most] if devices[0].platform == 'cpu' else []
 
 
 def spec(
