@@ -8,6 +8,7 @@ never differentiated, donated, copied or saved.
 """
 
 from collections.abc import Mapping
+import functools
 from typing import Any
 
 import flax
@@ -18,6 +19,7 @@ import numpy as np
 
 from prompt_jax import params
 from prompt_jax.t5 import pretrained, quantized
+from prompt_jax.t5.config import T5Config
 from prompt_jax.t5.sites import select
 from prompt_jax.t5.t5 import T5
 
@@ -62,7 +64,12 @@ def abstract(model: nn.Module):
 
 def base_shapes(model: nn.Module) -> dict[str, jax.ShapeDtypeStruct]:
   """Shapes of the plain T5 under the model: what a base checkpoint holds."""
-  return abstract(T5(model.config))[0]
+  return dict(_base_shapes(model.config))
+
+
+@functools.lru_cache(16)  # a session asks several times, a sweep's often
+def _base_shapes(config: T5Config):
+  return abstract(T5(config))[0]
 
 
 def initial(model: nn.Module, rng, paths, shardings=None) -> params.Flat:
