@@ -23,12 +23,13 @@ from prompt_jax.errors import UserError
 from prompt_jax.inserts.adapter import Adapter
 from prompt_jax.inserts.bias import Bias
 from prompt_jax.inserts.ia3 import IA3
+from prompt_jax.inserts.key_values import KeyValues
 from prompt_jax.inserts.lora import LoRA
 from prompt_jax.t5.sites import Inserts
 
 # What a file may name. An insert of one's own is saved, but read only by the
 # configuration that made it.
-_KINDS = {kind.__name__: kind for kind in (IA3, Adapter, Bias, LoRA)}
+_KINDS = {kind.__name__: kind for kind in (IA3, Adapter, Bias, KeyValues, LoRA)}
 _OWN = re.compile(r'.*_insert(_\d+)?/.*')
 _LINEN = ('parent', 'name')  # fields of every linen module
 

@@ -85,15 +85,17 @@ class Inserts:
     for path, array in self.arrays.items():
       site, _, name = _PARAMETER.fullmatch(path).groups()
       place, _, product = site.rpartition('/')
-      # hidden is what wo reads; every other site is what a kernel gives
-      own = f'{place}/wo' if product == 'hidden' else site
+      # hidden is what wo reads, rows ahead are like those that key gives;
+      # every other site is what a kernel gives
+      kernel = {'hidden': 'wo', 'ahead': 'key'}.get(product, product)
+      own = f'{place}/{kernel}'
       got[path] = Leaf(array.shape, array.dtype)
       if f'{own}/kernel' not in shapes:
         continue  # shown as left over
       width = shapes[f'{own}/kernel'].shape
       if name == 'lora_a':
         shape = (width[0], array.shape[1])
-      elif name == 'lora_b':
+      elif name == 'lora_b' or product == 'ahead':
         shape = (array.shape[0], width[1])
       else:
         shape = (width[0] if product == 'hidden' else width[1],)

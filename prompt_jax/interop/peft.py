@@ -3,7 +3,7 @@
     adapter_config.json         what kind of adapter, and its settings
     adapter_model.safetensors   its tensors; .bin, a pickle, in old ones
 
-Read and written: prompts, IA3 and LoRA. PEFT is not imported.
+Read and written: prompts, prefixes, IA3 and LoRA. PEFT is not imported.
 Source: peft 0.21, utils/save_and_load.py and the tuners' config.py.
 """
 
@@ -19,7 +19,7 @@ import safetensors
 from safetensors.numpy import save_file
 
 from prompt_jax.errors import UserError
-from prompt_jax.interop import peft_ia3, peft_lora, peft_prompt
+from prompt_jax.interop import peft_ia3, peft_lora, peft_prefix, peft_prompt
 from prompt_jax.interop.content import Inserts, Prompt
 from prompt_jax.interop.torch_file import TorchFile
 from prompt_jax.t5 import hf_checkpoint
@@ -30,18 +30,18 @@ _WEIGHTS, _OLD_WEIGHTS = 'adapter_model.safetensors', 'adapter_model.bin'
 _READERS = {
   'PROMPT_TUNING': peft_prompt.read,
   'P_TUNING': peft_prompt.read,  # saved with its network folded in
+  'PREFIX_TUNING': peft_prefix.read,
   'IA3': peft_ia3.read,
   'LORA': peft_lora.read,
 }
-_WRITERS = {'IA3': peft_ia3.write, 'LoRA': peft_lora.write}
+_WRITERS = {
+  'IA3': peft_ia3.write,
+  'LoRA': peft_lora.write,
+  'KeyValues': peft_prefix.write,
+}
 
 # Why the others that people bring cannot be had.
 _NO_FORM = {
-  'PREFIX_TUNING': 'It holds pairs of keys and values for every layer of the '
-  'decoder. A prompt per layer (methods/per_layer.gin) holds hidden states '
-  "instead: one row makes key and value, through the layer's own kernels, and "
-  'is a query too, so that almost no pairs come of any row. Train '
-  'methods/per_layer.gin.',
   'MULTITASK_PROMPT_TUNING': 'Its prompt is a product that depends on the '
   'task. Train methods/mpt.gin, or save the product of each task as .npy.',
   'ADALORA': 'Load it in PEFT, merge it, and use the merged model as a base.',

@@ -209,6 +209,29 @@ class Attention(nn.Module):
       kept.append(self.variable('cache', f'cached_{name}', make).value)
     return kept
 
+  def _ahead(self, key, value, allowed, x):
+    """Keys, values and mask with the rows that stand ahead of them."""
+    c = self.config
+    if not c.num_encoder_layers:  # padding stands there
+      return key, value, allowed
+    nothing = jnp.zeros((1, 0, 2 * c.num_heads * c.d_kv))
+    rows = site(self, 'ahead', nothing, x)
+    if not rows.shape[1]:
+      return key, value, allowed
+    both = split(rows, 2 * c.num_heads, c.activation_dtype)  # [1,2N,P,K]
+    first = [
+      jnp.broadcast_to(half, (len(key), *half.shape[1:])).astype(key.dtype)
+      for half in jnp.split(both, 2, axis=1)
+    ]
+    key, value = (
+      jnp.concatenate(pair, axis=2)
+      for pair in zip(first, (key, value), strict=True)
+    )
+    allowed = jnp.pad(
+      allowed, [(0, 0)] * 3 + [(rows.shape[1], 0)], constant_values=True
+    )
+    return key, value, allowed
+
   def _kept(self, value, deterministic):
     """Values [B,N,J,K] without the keys that dropout leaves out.
 
@@ -239,7 +262,7 @@ class Attention(nn.Module):
       context: float32[B,J,H]; x itself in self attention; None in a decoding
         step of cross attention.
       allowed: bool, broadcastable to [B,N,T R/B,J].
-      bias: float32[1,N,T,J] or None.
+      bias: float32[1,N,T,A + J] or None, A the most rows ahead of a layer.
       position: None, or that of the first query while decoding step by step;
         the cache then has J positions. Cross attention (context is not x)
         keeps the keys and values of its first call.
@@ -258,9 +281,10 @@ class Attention(nn.Module):
         key, value = self._remember(key, value, position, length)
     init = lambda *args: _attention_init(*args) / math.sqrt(c.d_kv)
     query = self._heads('query', x, len(key), init)
+    key, value, allowed = self._ahead(key, value, allowed, x)
     add = jnp.where(allowed, 0.0, _MASKED)
-    if bias is not None:
-      add = add + bias
+    if bias is not None:  # other layers may have more rows ahead
+      add = add + bias[..., bias.shape[-1] - key.shape[-2] :]
     y = attend(
       query, key, self._kept(value, deterministic), add, c.activation_dtype
     )

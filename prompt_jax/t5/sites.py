@@ -3,12 +3,15 @@
 An insert is a linen module `(y, x) -> y'`, y what the site produced and x
 what it consumed. Sites are addressed by slash path and full-match regex:
 
-    {encoder,decoder}/layers_i/<attention>/{query,key,value,out}
+    {encoder,decoder}/layers_i/<attention>/{query,key,value,ahead,out}
     {encoder,decoder}/layers_i/mlp/{wi | wi_0, wi_1, hidden, wo}
 
 with <attention> `attention` in the encoder, `self_attention` and
 `encoder_decoder_attention` in the decoder, the latter where there is an
-encoder. The parameters of an insert live beside what it modifies:
+encoder. `ahead` is where keys and values can stand before those of the input:
+y is [1,0,2 N K] there, no rows. Only inserts that say `is_rows` stand there,
+and nowhere else; a decoder-only model, whose rows begin with padding, has no
+such site. The parameters of an insert live beside what it modifies:
 `encoder/layers_3/attention/key_insert/...`.
 """
 
@@ -24,14 +27,15 @@ from prompt_jax.typing import Array
 # Ordered (site pattern, factory of the insert module).
 Inserts = Sequence[tuple[str, Callable[..., nn.Module]]]
 
-_ATTENTION = ('query', 'key', 'value', 'out')
+_ATTENTION = ('query', 'key', 'value', 'ahead', 'out')
 
 
 def sites(config: T5Config) -> list[str]:
   """Every site path of a model of this configuration."""
   wi = ('wi_0', 'wi_1') if config.is_gated else ('wi',)
   mlp = [f'mlp/{name}' for name in (*wi, 'hidden', 'wo')]
-  cross = ['encoder_decoder_attention'] if config.num_encoder_layers else []
+  both = config.num_encoder_layers > 0
+  cross = ['encoder_decoder_attention'] if both else []
   stacks = (
     ('encoder', config.num_encoder_layers, ['attention']),
     ('decoder', config.num_decoder_layers, ['self_attention', *cross]),
@@ -41,7 +45,14 @@ def sites(config: T5Config) -> list[str]:
     for stack, layers, attentions in stacks
     for i in range(layers)
     for place in [f'{a}/{s}' for a in attentions for s in _ATTENTION] + mlp
+    if both or not place.endswith('/ahead')
   ]
+
+
+def _at(make: Callable[..., nn.Module], path: str) -> bool:
+  """Whether an insert of this kind can stand at a site: rows go ahead."""
+  is_rows = getattr(make(parent=None), 'is_rows', False)
+  return is_rows == path.endswith('/ahead')
 
 
 def select(inserts: Inserts, config: T5Config) -> list[list[str]]:
@@ -50,7 +61,10 @@ def select(inserts: Inserts, config: T5Config) -> list[list[str]]:
   Raises: UserError if a pattern meets no site (shows the nearest).
   """
   found = sites(config)
-  return [params.match(pattern, found, 'inserts') for pattern, _ in inserts]
+  return [
+    params.match(pattern, [at for at in found if _at(make, at)], 'inserts')
+    for pattern, make in inserts
+  ]
 
 
 def site(module: nn.Module, name: str, y: Array, x: Array) -> Array:
@@ -59,7 +73,32 @@ def site(module: nn.Module, name: str, y: Array, x: Array) -> Array:
   Called inside a compact method of a module with an `inserts` attribute.
   """
   path = '/'.join((*module.path, name))
-  met = [make for at, make in module.inserts if re.fullmatch(at, path)]
+  met = [
+    make
+    for pattern, make in module.inserts
+    if re.fullmatch(pattern, path) and _at(make, path)
+  ]
   for i, make in enumerate(met):
     y = make(name=f'{name}_insert' + (f'_{i}' if i else ''))(y, x)
   return y
+
+
+def rows_ahead(inserts: Inserts, stack: str, layers: int) -> int:
+  """Most rows that a self attention of a stack has ahead of its keys.
+
+  Args:
+    inserts: of the model.
+    stack: 'encoder' or 'decoder'.
+    layers: that it has.
+  """
+  attention = {'encoder': 'attention', 'decoder': 'self_attention'}[stack]
+  paths = [f'{stack}/layers_{i}/{attention}/ahead' for i in range(layers)]
+  lengths = [
+    sum(
+      make(parent=None).length
+      for pattern, make in inserts
+      if re.fullmatch(pattern, path) and _at(make, path)
+    )
+    for path in paths
+  ]
+  return max(lengths, default=0)

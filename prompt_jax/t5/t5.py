@@ -24,7 +24,7 @@ from prompt_jax.t5.layers import (
   RelativePositionBias,
   RMSNorm,
 )
-from prompt_jax.t5.sites import Inserts
+from prompt_jax.t5.sites import Inserts, rows_ahead
 from prompt_jax.typing import Array
 
 
@@ -120,7 +120,8 @@ class Encoder(nn.Module):
     Returns: Encoded; states are exactly 0 where `mask` is False.
     """
     positions = jnp.arange(h.shape[1])
-    bias = self.relpos_bias(positions, positions)
+    ahead = rows_ahead(self.inserts, 'encoder', len(self.layers))
+    bias = self.relpos_bias(positions, jnp.arange(-ahead, h.shape[1]))
     h = self.dropout(h, deterministic)
     for number, layer in enumerate(self.layers):
       h = enter(number, h) if enter else h
@@ -183,7 +184,8 @@ class Decoder(nn.Module):
     allowed = (jnp.arange(keys)[None, :] <= queries[:, None])[None, None]
     if mask is not None:
       allowed = allowed & mask[:, None, None, :]
-    bias = self.relpos_bias(queries, jnp.arange(keys))
+    ahead = rows_ahead(self.inserts, 'decoder', len(self.layers))
+    bias = self.relpos_bias(queries, jnp.arange(-ahead, keys))
     h = self.dropout(h, deterministic)
     for number, layer in enumerate(self.layers):
       h = enter(number, h) if enter else h

@@ -33,6 +33,17 @@ def prompt(folder, rows=7, **config) -> str:
   return write(folder, 'PROMPT_TUNING', tensors, **settings | config)
 
 
+def prefix(folder, layers=3, **config) -> str:
+  settings = {
+    'num_virtual_tokens': 7,
+    'num_layers': layers,
+    'token_dim': 15,
+    'num_transformer_submodules': 2,
+  }
+  tensors = {'prompt_embeddings': random(7, 2 * layers * 15)}
+  return write(folder, 'PREFIX_TUNING', tensors, **settings | config)
+
+
 def ia3(folder, tensors=None) -> str:
   own = {f'{KEY}.ia3_l': random(15, 1), f'{WO}.ia3_l': random(1, 17)}
   return write(folder, 'IA3', tensors or own)

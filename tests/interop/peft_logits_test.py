@@ -1,13 +1,14 @@
 """Adapters of PEFT and ours give the same logits, whoever trained them."""
 
 import functools
+import itertools
 
 import jax
 import numpy as np
 import pytest
 
 from prompt_jax import convert, tuned
-from prompt_jax.inserts import IA3, LoRA
+from prompt_jax.inserts import IA3, KeyValues, LoRA
 from prompt_jax.inserts import saved as saved_inserts
 from prompt_jax.prompted import PromptEncoderDecoder
 from prompt_jax.prompts import saved
@@ -27,6 +28,14 @@ _OURS = {
     ('encoder/.*/(query|wi.*)', functools.partial(LoRA, 2, 5.0)),
     ('decoder/.*/(value|out|wo)', functools.partial(LoRA, 3, 1.5)),
   ],
+  'prefix': [
+    ('decoder/.*/self_attention/ahead', functools.partial(KeyValues, 7))
+  ],
+}
+_WRITTEN = {  # which of them on which base
+  't5_1_1': ('prompt', 'ia3', 'lora'),
+  't5_1_0': ('prompt', 'ia3', 'lora'),
+  'even': ('prefix',),
 }
 
 
@@ -64,7 +73,7 @@ def _same(folder, name, base, ours) -> None:
   assert moved > 100 * _TOLERANCE  # the adapter does something
 
 
-@pytest.mark.parametrize('base', ['t5_1_1', 't5_1_0'])
+@pytest.mark.parametrize('base', ['t5_1_1', 't5_1_0', 'even'])
 def test_the_bare_base(made, base):
   assert _apart(made, base, _logits(made, base)) <= _TOLERANCE
 
@@ -79,8 +88,13 @@ def test_a_prompt_from_peft(made, tmp_path, base, kind):
   _same(made, name, base, _logits(made, base, prompt=out))
 
 
-@pytest.mark.parametrize('kind', _INSERTS)
-@pytest.mark.parametrize('base', ['t5_1_1', 't5_1_0'])
+@pytest.mark.parametrize(
+  ('base', 'kind'),
+  [
+    *itertools.product(('t5_1_1', 't5_1_0'), _INSERTS),
+    *itertools.product(('even',), ('prefix', 'prefix_of_a_network')),
+  ],
+)
 def test_inserts_from_peft(made, tmp_path, base, kind):
   name, model = f'{base}_{kind}', str(made / base)
   source, out = str(made / name), str(tmp_path / 'out')
@@ -93,19 +107,22 @@ def answered(made, torch_side):
   """A folder with adapters that we wrote, and PEFT's logits of them."""
   folder = made / 'ours'
   rng = np.random.default_rng(7)
-  for base in 't5_1_1', 't5_1_0':
+  for base, kinds in _WRITTEN.items():
     model = str(made / base)
     config = pretrained.config_of(model)
-    rows = rng.normal(size=(7, 13)).astype(np.float32)
-    saved.save(folder / f'{base}_prompt.in.npy', rows, {})
-    for kind, table in _OURS.items():
+    if 'prompt' in kinds:
+      rows = rng.normal(size=(7, 13)).astype(np.float32)
+      saved.save(folder / f'{base}_prompt.in.npy', rows, {})
+    for kind in set(kinds) - {'prompt'}:
+      table = _OURS[kind]
       plain = PromptEncoderDecoder(config, table)
       flat = {
         path: rng.normal(float('scale' in path), 0.4, leaf.shape)
         for path, leaf in saved_inserts.own(abstract(plain)[0]).items()
       }
       saved_inserts.save(folder / f'{base}_{kind}.in', table, flat, {})
-    for kind, end in ('prompt', '.in.npy'), ('ia3', '.in'), ('lora', '.in'):
+    for kind in kinds:
+      end = '.in.npy' if kind == 'prompt' else '.in'
       source, out = folder / f'{base}_{kind}{end}', folder / f'{base}_{kind}'
       convert.convert(str(source), str(out), target='peft', model=model)
   np.savez(folder / 'batch.npz', **np.load(made / 'batch.npz'))
@@ -113,8 +130,10 @@ def answered(made, torch_side):
   return folder
 
 
-@pytest.mark.parametrize('kind', ['prompt', *_OURS])
-@pytest.mark.parametrize('base', ['t5_1_1', 't5_1_0'])
+@pytest.mark.parametrize(
+  ('base', 'kind'),
+  [(base, kind) for base, kinds in _WRITTEN.items() for kind in kinds],
+)
 def test_ours_in_peft(made, answered, base, kind):
   name = f'{base}_{kind}'
   if kind == 'prompt':

@@ -30,7 +30,6 @@ def test_the_base_is_kept(tmp_path):
     ({'num_virtual_tokens': None}, 'num_virtual_tokens None'),
     ({'num_virtual_tokens': 5}, 'prompt_embeddings with 5 rows'),
     ({'num_transformer_submodules': 3}, 'and 1 or 2'),
-    ({'peft_type': 'PREFIX_TUNING'}, 'pairs of keys and values'),
     ({'peft_type': 'MULTITASK_PROMPT_TUNING'}, 'depends on the task'),
     ({'peft_type': 'LOHA'}, "peft_type 'LOHA'; expected one of PROMPT_TUNING"),
     ({'peft_type': None}, 'peft_type None'),

@@ -44,7 +44,7 @@ def _inserts(rows, **shapes):
 LOW = {'lora_a': (13, 2), 'lora_b': (2, 15)}
 
 
-@pytest.mark.parametrize('kind', ['prompt', 'ia3', 'lora'])
+@pytest.mark.parametrize('kind', ['prompt', 'prefix', 'ia3', 'lora'])
 def test_a_round_trip(tmp_path, kind):
   first = peft.read(getattr(adapters, kind)(tmp_path / 'a'))
   folder = peft.write(tmp_path / 'b', first, 'some/base')

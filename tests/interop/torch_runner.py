@@ -29,6 +29,13 @@ _SIZES = dict(
 _BASES = {
   't5_1_1': dict(feed_forward_proj='gated-gelu', tie_word_embeddings=False),
   't5_1_0': dict(feed_forward_proj='relu', tie_word_embeddings=True),
+  # what PEFT's prefixes need: heads as wide as the model, as many layers
+  'even': dict(
+    feed_forward_proj='relu',
+    tie_word_embeddings=True,
+    d_model=15,
+    num_layers=3,
+  ),
 }
 _TASK = peft.TaskType.SEQ_2_SEQ_LM
 _ALL = ['q', 'k', 'v', 'o', 'wi', 'wi_0', 'wi_1', 'wo']
@@ -41,6 +48,15 @@ _ADAPTERS = {
   ),
   'p_tuning': lambda: peft.PromptEncoderConfig(
     task_type=_TASK, num_virtual_tokens=7, encoder_hidden_size=11
+  ),
+  'prefix': lambda: peft.PrefixTuningConfig(
+    task_type=_TASK, num_virtual_tokens=7
+  ),
+  'prefix_of_a_network': lambda: peft.PrefixTuningConfig(
+    task_type=_TASK,
+    num_virtual_tokens=7,
+    prefix_projection=True,
+    encoder_hidden_size=11,
   ),
   'ia3': lambda: peft.IA3Config(task_type=_TASK),
   'ia3_everywhere': lambda: peft.IA3Config(
@@ -77,7 +93,7 @@ def _make(folder: pathlib.Path) -> None:
   batch = np.load(folder / 'batch.npz')
   for base, settings in _BASES.items():
     torch.manual_seed(len(base))
-    config = transformers.T5Config(**_SIZES, **settings)
+    config = transformers.T5Config(**_SIZES | settings)
     model = transformers.T5ForConditionalGeneration(config)
     for name, weight in model.named_parameters():
       if 'norm' in name or 'relative' in name:
@@ -90,6 +106,8 @@ def _make(folder: pathlib.Path) -> None:
     model.save_pretrained(folder / base)
     np.save(folder / f'{base}.npy', _logits(_base(folder / base), batch))
     for name, make in _ADAPTERS.items():
+      if name.startswith('prefix') != (base == 'even'):
+        continue
       tuned = peft.get_peft_model(_base(folder / base), make()).eval()
       for weight in tuned.parameters():
         if weight.requires_grad:
