@@ -42,6 +42,13 @@ TYPES = {  # Su et al. 2022, table 1, in their order
   'questions': ['squad', 'nq_open'],
   'summaries': ['multi_news', 'samsum'],
 }
+# models of cross_model_zero_shot.csv: the name of their matrix
+_MODELS = {
+  'Roberta': 'roberta_base',
+  'RobertaLarge': 'roberta_large',
+  'T5': 't5_base',
+  'T5Small': 't5_small',
+}
 MASKED_ROW = ('roberta', 'bert')  # row 0 of their prompts acts on nothing
 
 
@@ -131,6 +138,42 @@ def collapsed(folder: pathlib.Path) -> dict[str, dict[str, float]]:
   return found
 
 
+def cross_model(
+  folder: pathlib.Path, matrices: Mapping[str, matrix.Matrix]
+) -> dict[str, dict[str, dict[str, float]]]:
+  """{'source -> target': {type: relative scores}} of projected prompts.
+
+  A score is that of the task's own projected prompt over that of the prompt
+  trained on the target model; beside it that of a random prompt.
+  """
+  path, found = folder / 'cross_model_zero_shot.csv', {}
+  if not path.is_file():
+    return found
+  of = {task: kind for kind, tasks in TYPES.items() for task in tasks}
+  with path.open() as file:
+    for row in csv.DictReader(file):
+      table, task = matrices.get(_MODELS.get(row['target_model'])), row['task']
+      if table is None or task not in of or task not in table.tasks:
+        continue
+      own, random = table.score(task, task), np.nan
+      if shelf.RANDOM in table.prompts:
+        random = table.score(task, shelf.RANDOM)
+      pair = f'{row["source_model"]} -> {row["target_model"]}'
+      kinds = found.setdefault(pair, {}).setdefault(of[task], [])
+      kinds.append((float(row['acc']) / own, random / own))
+  return {
+    pair: {
+      kind: {
+        'tasks': len(rows),
+        'projected': float(np.mean([p for p, _ in rows])),
+        'random': float(np.mean([r for _, r in rows])),
+      }
+      for kind, rows in kinds.items()
+    }
+    for pair, kinds in found.items()
+  }
+
+
 def compared(folder: pathlib.Path, model: str, prompts: shelf.Shelf) -> float:
   """Largest relative difference from indicators.csv; nan where it has none."""
   path, worst = folder / 'indicators.csv', float('nan')
@@ -176,6 +219,7 @@ def measured(folder: pathlib.Path) -> dict[str, Any]:
   recorded = sorted(folder.glob('neurons_*.npz'))
   found['neurons'] = {p.stem: neurons(p) for p in recorded}
   found['collapse'] = collapsed(folder)
+  found['cross_model'] = cross_model(folder, matrices)
   return found
 
 
@@ -221,6 +265,25 @@ def report(found: Mapping[str, Any]) -> str:
       for r in (steps[0], steps[len(steps) // 2], steps[-1])
     ]
     lines += _table(['recorded', 'step', 'ON', 'chance'], rows)
+  off = [x for x in found['indicators_off_by'].values() if not np.isnan(x)]
+  if off:
+    said = 'Largest relative difference from the indicators of indicators.csv'
+    lines += [f'{said}: {max(off):.1e}', '']
+  if found['cross_model']:
+    lines += ['## Projected prompts, relative to the own prompt', '']
+    rows = [
+      [
+        pair,
+        kind,
+        str(r['tasks']),
+        _number(r['projected']),
+        _number(r['random']),
+      ]
+      for pair, kinds in found['cross_model'].items()
+      for kind, r in kinds.items()
+    ]
+    head = ['models', 'type', 'tasks', 'projected', 'random']
+    lines += _table(head, rows)
   lines += ['## Collapse of projectors', '']
   rows = [
     [

@@ -79,6 +79,34 @@ def test_overlap_of_the_largest_model():
     np.testing.assert_allclose(gate[step], half, atol=1e-4)
 
 
+def test_projected_prompts_beside_their_own():
+  folder = shared('transfer_data')
+  matrices = transferability.by_model(folder)
+  found = transferability.cross_model(folder, matrices)
+  with (folder / 'cross_model_zero_shot.csv').open() as file:
+    rows = [r for r in csv.DictReader(file) if r['target_model'] == 'Roberta']
+  (qqp,) = [
+    float(r['acc'])
+    for r in rows
+    if (r['source_model'], r['task']) == ('T5', 'QQP')
+  ]
+  table = matrices['roberta_base']
+  (mrpc,) = [
+    float(r['acc'])
+    for r in rows
+    if (r['source_model'], r['task']) == ('T5', 'MRPC')
+  ]
+  want = qqp / table.score('QQP', 'QQP') + mrpc / table.score('MRPC', 'MRPC')
+  got = found['T5 -> Roberta']['paraphrase']
+  assert got['tasks'] == 2
+  assert got['projected'] == pytest.approx(want / 2)
+  sides = [
+    table.score(t, 'random') / table.score(t, t) for t in ('QQP', 'MRPC')
+  ]
+  assert got['random'] == pytest.approx(sum(sides) / 2)
+  assert np.isnan(found['Roberta -> RobertaLarge']['paraphrase']['random'])
+
+
 def test_a_small_folder(tmp_path, capsys):
   rng = np.random.default_rng(0)
   names = ['IMDB', 'SST2', 'laptop', 'MNLI', 'snli']
