@@ -111,7 +111,7 @@ class Dataset:
     return listed
 
   @functools.cached_property
-  def _tasks(self) -> dict[str, Any]:
+  def providers(self) -> dict[str, Any]:
     """{task name: seqio.Task} in the order of the task ids."""
     tasks = {}
     for each in self._listed.values():
@@ -130,14 +130,13 @@ class Dataset:
   @property
   def tasks(self) -> tuple[str, ...]:
     """Task names; a task id is an index into them."""
-    return tuple(self._tasks)
+    return tuple(self.providers)
 
   @property
   def vocab_size(self) -> int:
     """Ids that the tasks' largest vocabulary has, sentinels included."""
-    features = [
-      f for t in self._tasks.values() for f in t.output_features.values()
-    ]
+    tasks = self.providers.values()
+    features = [f for t in tasks for f in t.output_features.values()]
     return max(feature.vocabulary.vocab_size for feature in features)
 
   def _size(self, task) -> int | None:
@@ -155,7 +154,7 @@ class Dataset:
   def _load(self):
     tokens, streams, chosen = {}, {}, {}
     where = (self.split, self.task_feature_lengths, self.use_cached)
-    for name, task in self._tasks.items():
+    for name, task in self.providers.items():
       examples.check_split(task, self.split)
       size = self._size(task)
       if size is None or size > self.max_in_memory:
@@ -182,12 +181,12 @@ class Dataset:
 
   def _count(self, name: str) -> int | None:
     tokens = self._loaded[0].get(name)
-    return self._size(self._tasks[name]) if tokens is None else len(tokens)
+    return self._size(self.providers[name]) if tokens is None else len(tokens)
 
   @functools.cached_property
   def _rates(self) -> dict[str, float]:
     """{task name: share}, in the order of the task ids."""
-    return rates.of_tasks(self._listed, self._tasks, self.rates, self._count)
+    return rates.of_tasks(self._listed, self.providers, self.rates, self._count)
 
   @functools.cached_property
   def _mixing(self) -> batches.Mixing:
@@ -390,6 +389,7 @@ def evaluation(
   return EvaluationSet(
     task=found.name,
     split=split,
+    provider=found,
     tokens=tokens,
     lengths=dict(task_feature_lengths),
     inputs_pretokenized=texts['inputs'],

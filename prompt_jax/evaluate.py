@@ -22,7 +22,7 @@ from prompt_jax.errors import UserError
 from prompt_jax.evaluation_set import EvaluationSet, rows_in_memory
 from prompt_jax.startup import STARTUP
 from prompt_jax.t5.config import T5Config
-from prompt_jax.tasks import examples, local
+from prompt_jax.tasks import local
 from prompt_jax.training import sharding
 from prompt_jax.training.step import Program
 
@@ -129,7 +129,7 @@ class Evaluator:
 
   def _texts(self, each: EvaluationSet, flat):
     """Of one set in order: texts, label scores or None, weights or None."""
-    vocabulary = _task(each).output_features['targets'].vocabulary
+    vocabulary = each.provider.output_features['targets'].vocabulary
     labels = self._labels[each.task]
     tokens = label_tokens(vocabulary, labels) if labels else None
     texts: list = [None] * len(each)
@@ -170,7 +170,7 @@ class Evaluator:
     return self._decode[length]
 
   def _result(self, each: EvaluationSet, texts, scores, weights) -> Result:
-    task, metrics = _task(each), {}
+    task, metrics = each.provider, {}
     answers = [task.postprocess_fn(text, example=None) for text in texts]
     targets = [
       task.postprocess_fn(text, example=None, is_target=True)
@@ -201,10 +201,6 @@ class Evaluator:
       means = np.mean(weights, axis=0).tolist()
       mean = dict(zip(self._mixed, means, strict=True))
     return Result(each.task, each.split, metrics, rows, mean)
-
-
-def _task(each: EvaluationSet):
-  return examples.provider(each.task)
 
 
 def _upto_eos(tokens) -> list[int]:
@@ -260,13 +256,10 @@ def evaluation_sets(
   if batch_size == 'auto':
     batch_size = _rows(config, dataset.task_feature_lengths)
   names = dataset.tasks
-  have = [
-    (i, name)
-    for i, name in enumerate(names)
-    if split in examples.provider(name).splits
-  ]
+  splits = {name: task.splits for name, task in dataset.providers.items()}
+  have = [(i, name) for i, name in enumerate(names) if split in splits[name]]
   if not have:
-    known = sorted(examples.provider(names[0]).splits)
+    known = sorted(splits[names[0]])
     raise UserError(
       f'No task of {", ".join(names)} has a split {split!r}; expected one of '
       f'{", ".join(known)}.'

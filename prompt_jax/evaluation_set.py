@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 import dataclasses
+from typing import Any
 
 import numpy as np
 
@@ -41,6 +42,7 @@ class EvaluationSet:
 
   Args:
     task, split: names.
+    provider: the task itself: its vocabulary, metrics and what reads answers.
     tokens: tokenised examples, cut to length.
     lengths: {'inputs': T, 'targets': U} in tokens.
     inputs_pretokenized, targets_pretokenized: the texts, uncut.
@@ -51,6 +53,7 @@ class EvaluationSet:
 
   task: str
   split: str
+  provider: Any
   tokens: batches.Tokens
   lengths: Mapping[str, int]
   inputs_pretokenized: list[str]

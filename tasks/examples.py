@@ -27,7 +27,8 @@ def provider(name, vocabulary: str = 'shipped', module: str | None = None):
 
   Args:
     name: a registered name, the name of a shipped task, or a FileTask.
-    vocabulary: what a task that is registered here is tokenised with.
+    vocabulary: what a FileTask or a shipped task is tokenised with, whatever
+      an earlier call in this process asked for.
     module: imported first; a module that registers tasks.
   Returns: seqio.Task or seqio.Mixture; a PlainTask for a FileTask or a
     shipped task where nothing has imported SeqIO.
@@ -47,21 +48,20 @@ def provider(name, vocabulary: str = 'shipped', module: str | None = None):
   if isinstance(name, local.FileTask):
     shown = name.vocabulary if name.vocabulary != 'shipped' else vocabulary
     return local.register(name, shown)
-  known = local.plainly(name)
-  if known is not None and 'seqio' not in sys.modules:
-    return known
-  shipped = local.shipped_names()
-  if 'seqio' not in sys.modules and name in shipped:
-    return local.register(local.shipped(name), vocabulary)
-  import seqio
+  shipped, given = local.shipped_names(), local.definition(name)
+  ours = name in shipped and given in (None, local.shipped(name))
+  names = set()
+  if 'seqio' in sys.modules:
+    import seqio
 
-  names = seqio.TaskRegistry.names() | seqio.MixtureRegistry.names()
-  if name in names:
-    return seqio.get_mixture_or_task(name)
-  if known is not None:
-    return with_seqio(known)
-  if name in shipped:
+    names = seqio.TaskRegistry.names() | seqio.MixtureRegistry.names()
+    if name in names and not (ours and given):
+      return seqio.get_mixture_or_task(name)
+  if ours:
     return local.register(local.shipped(name), vocabulary)
+  known = local.plainly(name)
+  if known is not None:
+    return with_seqio(known) if 'seqio' in sys.modules else known
   close = nearest(str(name), sorted(names | set(shipped)))
   raise UserError(
     f'No task or mixture is called {name!r}; expected one that is registered '

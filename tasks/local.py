@@ -259,7 +259,8 @@ def register(file_task: FileTask, vocabulary=None):
   Args:
     file_task: the definition.
     vocabulary: a SeqIO vocabulary or its path; None: that of the task.
-  Returns: a seqio.Task; a PlainTask where nothing has imported SeqIO.
+  Returns: a seqio.Task; a PlainTask where nothing has imported SeqIO. With
+    another vocabulary it takes the name; what was there before stays usable.
   Raises: UserError on any mistake in the definition or its files, or if the
     name already stands for something else.
   """
@@ -285,31 +286,17 @@ def register(file_task: FileTask, vocabulary=None):
   rows = plain.PlainTask(name, data, vocabulary, bound, file_task.label_of)
   new = _Registered(file_task, vocabulary, digest, None, rows)
   if light:
-    return _same(new) if name in _registered else _kept(new, rows)
+    found = _same(new) if name in _registered else None
+    return found or _kept(new, rows)
   import seqio
 
   if name in seqio.TaskRegistry.names() | seqio.MixtureRegistry.names():
-    return _same(new)
+    if found := _same(new):
+      return found
+    seqio.TaskRegistry.remove(name)
   if plainly(name):  # SeqIO has been imported since
-    _same(dataclasses.replace(new, vocabulary=plainly(name).vocabulary))
-  try:
-    provider = seqio.TaskRegistry.add(
-      name,
-      source=plain.seqio_source(data),
-      preprocessors=[
-        seqio.preprocessors.tokenize,
-        seqio.preprocessors.append_eos,
-      ],
-      output_features=features.output_features(vocabulary),
-      postprocess_fn=lambda text, **_: file_task.label_of(text),
-      metric_fns=bound,
-    )
-  except ValueError as error:
-    raise UserError(
-      f'SeqIO does not take the task name {name!r}: {error}. Expected '
-      'letters, digits and . : _ # only.'
-    ) from error
-  return _kept(new, provider)
+    _same(new)
+  return _kept(new, plain.add_to_seqio(rows))
 
 
 def _kept(new: _Registered, provider):
@@ -321,6 +308,8 @@ def _kept(new: _Registered, provider):
 
 def rows_of(provider) -> plain.PlainTask | None:
   """The rows of a FileTask, as it is registered; None for any other task."""
+  if isinstance(provider, plain.PlainTask):
+    return provider
   found = _registered.get(provider.name)
   return found.rows if found and found.provider is provider else None
 
@@ -333,7 +322,10 @@ def plainly(name: str) -> plain.PlainTask | None:
 
 
 def _same(new: _Registered):
-  """The registered task that equals `new`; raises UserError if none does."""
+  """The registered task that equals `new`; None if but for the vocabulary.
+
+  Raises: UserError if the name stands for something else.
+  """
   name = new.task.name
   old = _registered.get(name)
   there = plainly(name) is not None
@@ -342,9 +334,11 @@ def _same(new: _Registered):
 
     tasks = seqio.TaskRegistry
     there = old and name in tasks.names() and tasks.get(name) is old.provider
-  if there:
-    if dataclasses.replace(new, provider=old.provider) == old:
-      return old.provider
+  like = lambda **also: dataclasses.replace(new, **also) == old
+  if there and like(provider=old.provider):
+    return old.provider
+  if there and like(provider=old.provider, vocabulary=old.vocabulary):
+    return None
   raise UserError(
     f'The task name {name!r} already stands for another definition '
     '(other files, rows, template, labels, metric or vocabulary); expected '
@@ -390,11 +384,3 @@ def shipped(name: str, root=None) -> FileTask:
   paths = {split: root / name / f'{split}.tsv' for split in SPLITS}
   files = {split: str(path) for split, path in paths.items() if path.is_file()}
   return FileTask(name=name, files=files, **settings)
-
-
-def register_shipped(vocabulary, root=None) -> list[str]:
-  """Registers every task that comes with the package; returns their names."""
-  names = shipped_names(root)
-  for name in names:
-    register(shipped(name, root), vocabulary)
-  return names

@@ -153,7 +153,7 @@ class PlainTask:
     return tokens, words
 
 
-def seqio_source(pairs: Mapping[str, Sequence[tuple[str, str]]]):
+def _source(pairs: Mapping[str, Sequence[tuple[str, str]]]):
   """A SeqIO source over {split: [(input, target)]} held in memory."""
   import seqio
   import tensorflow as tf
@@ -168,4 +168,19 @@ def seqio_source(pairs: Mapping[str, Sequence[tuple[str, str]]]):
   counts = {split: len(rows) for split, rows in pairs.items()}
   return seqio.FunctionDataSource(
     dataset, splits=list(pairs), num_input_examples=counts
+  )
+
+
+def add_to_seqio(task: PlainTask):
+  """Registers rows whose vocabulary is SeqIO's; returns the seqio.Task."""
+  import seqio
+
+  read = seqio.preprocessors
+  return seqio.TaskRegistry.add(
+    task.name,
+    source=_source(task.pairs),
+    preprocessors=[read.tokenize, read.append_eos],
+    output_features=features.output_features(task.vocabulary),
+    postprocess_fn=lambda text, **_: task.label_of(text),
+    metric_fns=task.predict_metric_fns,
   )

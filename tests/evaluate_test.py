@@ -71,7 +71,7 @@ def test_rank_scores_are_teacher_forced_sums(sets, untrained):
   (result,) = Evaluator(model, sets[:1])(flat)
   assert len(result.predictions) == len(sets[0]) == 10  # 8, then 2 and padding
   assert result.metrics['outside'] == 0.0
-  vocabulary = evaluate._task(sets[0]).output_features['targets'].vocabulary
+  vocabulary = sets[0].provider.output_features['targets'].vocabulary
   labels = evaluate.label_tokens(vocabulary, ['no', 'yes'])
   scorer = jax.jit(predict.scorer(model))
   inputs = sets[0].tokens.inputs.pad(np.arange(10), 13)

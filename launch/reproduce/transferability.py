@@ -233,58 +233,49 @@ def _number(value: float, form: str = '.3f') -> str:
   return '-' if np.isnan(value) else format(value, form)
 
 
-def report(found: Mapping[str, Any]) -> str:
-  """What was found, in Markdown."""
-  lines = ['# Su et al. 2022, from the released arrays', '']
-  lines += ['## Zero-shot transfer, relative to the own prompt', '']
-  groups = ('same type', 'different type', 'random')
+def _types(means: Mapping[str, Any], groups) -> list[str]:
   rows = [
-    [model, *(_number(means[g]) for g in groups)]
-    for model, means in found['by_type'].items()
+    [model, *(_number(of.get(g, np.nan)) for g in groups)]
+    for model, of in means.items()
   ]
-  lines += _table(['model', *groups], rows)
-  lines += ['## Spearman of indicators with transfer', '']
+  return _table(['model', *groups], rows)
+
+
+def _indicators(found: Mapping[str, Any]) -> list[str]:
+  heads = [d.replace('_', ' ') for d in correlation.DEFINITIONS]
   rows = [
     [model, name, *(_number(rho[d]) for d in correlation.DEFINITIONS)]
     for model, table in found['spearman'].items()
     for name, rho in table.items()
   ]
-  heads = [d.replace('_', ' ') for d in correlation.DEFINITIONS]
-  lines += _table(['model', 'indicator', *heads], rows)
-  lines += ['## C_average of prompts of one type and of two', '']
-  rows = [
-    [model, *(_number(table['C_average'].get(g, np.nan)) for g in groups[:2])]
-    for model, table in found['alike_by_type'].items()
-  ]
-  lines += _table(['model', *groups[:2]], rows)
-  for name, kinds in found['neurons'].items():
-    lines += [f'## Overlap of neurons, {name}', '']
-    rows = [
-      [kind, str(r['step']), _number(r['ON']), _number(r['chance'])]
-      for kind, steps in kinds.items()
-      for r in (steps[0], steps[len(steps) // 2], steps[-1])
-    ]
-    lines += _table(['recorded', 'step', 'ON', 'chance'], rows)
+  lines = _table(['model', 'indicator', *heads], rows)
   off = [x for x in found['indicators_off_by'].values() if not np.isnan(x)]
   if off:
     said = 'Largest relative difference from the indicators of indicators.csv'
     lines += [f'{said}: {max(off):.1e}', '']
-  if found['cross_model']:
-    lines += ['## Projected prompts, relative to the own prompt', '']
-    rows = [
-      [
-        pair,
-        kind,
-        str(r['tasks']),
-        _number(r['projected']),
-        _number(r['random']),
-      ]
-      for pair, kinds in found['cross_model'].items()
-      for kind, r in kinds.items()
-    ]
-    head = ['models', 'type', 'tasks', 'projected', 'random']
-    lines += _table(head, rows)
-  lines += ['## Collapse of projectors', '']
+  return lines
+
+
+def _neurons(kinds: Mapping[str, Any]) -> list[str]:
+  rows = [
+    [kind, str(r['step']), _number(r['ON']), _number(r['chance'])]
+    for kind, steps in kinds.items()
+    for r in (steps[0], steps[len(steps) // 2], steps[-1])
+  ]
+  return _table(['recorded', 'step', 'ON', 'chance'], rows)
+
+
+def _projected(found: Mapping[str, Any]) -> list[str]:
+  keys = ('projected', 'random')
+  rows = [
+    [pair, kind, str(r['tasks']), *(_number(r[key]) for key in keys)]
+    for pair, kinds in found.items()
+    for kind, r in kinds.items()
+  ]
+  return _table(['models', 'type', 'tasks', *keys], rows)
+
+
+def _collapsed(found: Mapping[str, Any]) -> list[str]:
   rows = [
     [
       name,
@@ -292,10 +283,34 @@ def report(found: Mapping[str, Any]) -> str:
       *(_number(s[k], '.2e') for k in ('variance_ratio', 'direction_ratio')),
       'collapsed' if s['direction_ratio'] < collapse.WARN_BELOW else '',
     ]
-    for name, s in found['collapse'].items()
+    for name, s in found.items()
   ]
-  head = ['prompts', 'n', 'variance ratio', 'direction ratio', '']
-  return '\n'.join([*lines, *_table(head, rows)])
+  return _table(['prompts', 'n', 'variance ratio', 'direction ratio', ''], rows)
+
+
+def report(found: Mapping[str, Any]) -> str:
+  """What was found, in Markdown."""
+  lines = ['# Su et al. 2022, from the released arrays', '']
+  groups = ('same type', 'different type', 'random')
+  alike = {
+    model: table['C_average'] for model, table in found['alike_by_type'].items()
+  }
+  parts = {
+    'Zero-shot transfer, relative to the own prompt': _types(
+      found['by_type'], groups
+    ),
+    'Spearman of indicators with transfer': _indicators(found),
+    'C_average of prompts of one type and of two': _types(alike, groups[:2]),
+  }
+  for name, kinds in found['neurons'].items():
+    parts[f'Overlap of neurons, {name}'] = _neurons(kinds)
+  if found['cross_model']:
+    head = 'Projected prompts, relative to the own prompt'
+    parts[head] = _projected(found['cross_model'])
+  parts['Collapse of projectors'] = _collapsed(found['collapse'])
+  for head, table in parts.items():
+    lines += [f'## {head}', '', *table]
+  return '\n'.join(lines)
 
 
 def arguments(argv=None) -> argparse.Namespace:

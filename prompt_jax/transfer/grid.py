@@ -111,9 +111,7 @@ def answered(
 
 def metrics(each, texts: Sequence[str]) -> dict[str, float]:
   """The metrics of a task over its answers, as an evaluation has them."""
-  from prompt_jax.tasks import examples  # imports TensorFlow
-
-  task, found = examples.provider(each.task), {}
+  task, found = each.provider, {}
   say = lambda text, **kw: task.postprocess_fn(text, example=None, **kw)
   targets = [say(t, is_target=True) for t in each.targets_pretokenized]
   given = [say(text) for text in texts]

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from prompt_jax.errors import UserError
-from prompt_jax.tasks import features, local
+from prompt_jax.tasks import examples, features, local
 
 seqio = pytest.importorskip('seqio')
 LABELS = ['negative', 'positive']
@@ -154,6 +154,22 @@ def test_same_twice_is_fine_and_another_is_not(write):
   assert local.register(one).num_input_examples('train') == 1
 
 
+def test_another_vocabulary_takes_the_name(write):
+  one = task(write('text\tlabel\nfine\tpositive\n'), vocabulary='bytes')
+  of = lambda found: found.output_features['inputs'].vocabulary.vocab_size
+  before = local.register(one)
+  after = local.register(one, 'shipped')
+  assert (of(before), of(after)) == (259, features.vocabulary().vocab_size)
+  assert seqio.TaskRegistry.get('films') is after
+  assert local.register(one, 'shipped') is after
+  with pytest.raises(UserError, match='already stands for another'):
+    local.register(dataclasses.replace(one, template='{text}!'), 'bytes')
+  for found, bytes_or_pieces in ((before, 'bytes'), (after, 'shipped')):
+    tokens, _ = examples.load(found, 'train', {'inputs': 31, 'targets': 31})
+    want = [*features.encoder(bytes_or_pieces)('fine'), features.EOS]
+    assert tokens.inputs[0].tolist() == want
+
+
 ROWS = 'text\tlabel\nfine\tpositive\n'
 MISTAKES = [
   (ROWS + 'bad\tnegativ\n', {}, r"line 3 .*'negativ'.*Nearest: 'negative'"),
@@ -229,9 +245,7 @@ def test_shipped_folder(tmp_path):
   found = local.shipped('verses', tmp_path)
   assert sorted(found.files) == ['test', 'train']
   assert local.examples(found, 'test') == [('v: ah', 'law')]
-  vocabulary = features.vocabulary('bytes')
-  assert local.register_shipped(vocabulary, tmp_path) == ['verses']
-  assert 'verses' in seqio.TaskRegistry.names()
+  assert local.shipped_names(tmp_path) == ['verses']
   with pytest.raises(UserError, match="No task 'verse' .* Nearest: verses"):
     local.shipped('verse', tmp_path)
 

@@ -20,13 +20,13 @@ import sys
 from prompt_jax import data, evaluate
 found = data.Dataset('lexicon_sentiment', {'inputs': 64, 'targets': 8})
 (held,) = evaluate.evaluation_sets(found)
-task = evaluate._task(held)
+task = held.provider
 print(found.fingerprint(), found.vocab_size, len(held), held.labels)
 print(task.postprocess_fn('x', example=None), len(task.predict_metric_fns))
 print(sorted({'seqio', 'tensorflow'} & set(sys.modules)))
 import seqio
 again = data.Dataset('lexicon_sentiment', {'inputs': 64, 'targets': 8})
-print(again.fingerprint() == found.fingerprint(), type(again._tasks[
+print(again.fingerprint() == found.fingerprint(), type(again.providers[
   'lexicon_sentiment']).__name__)
 """
 
@@ -42,7 +42,7 @@ def test_a_shipped_task_is_the_same_without_tensorflow():
     check=True,
   ).stdout.splitlines()
   found = data.Dataset('lexicon_sentiment', LENGTHS)
-  assert not isinstance(found._tasks['lexicon_sentiment'], plain.PlainTask)
+  assert not isinstance(found.providers['lexicon_sentiment'], plain.PlainTask)
   held = data.evaluation('lexicon_sentiment', 'validation', LENGTHS)
   task = examples.provider('lexicon_sentiment')
   assert said[0] == (
