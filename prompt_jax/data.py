@@ -365,7 +365,7 @@ def evaluation(
   """The examples of a task's split, for scoring or generation.
 
   Args:
-    task: name of a task, or a FileTask.
+    task: name of a task, a FileTask, or the task itself, of SeqIO.
     split: which split.
     task_feature_lengths: {'inputs': T, 'targets': U} in tokens.
     batch_size: rows of each batch.

@@ -267,13 +267,12 @@ def evaluation_sets(
   with STARTUP.phase('data'):
     return [
       evaluation(
-        name,
+        dataset.providers[name],
         split,
         dataset.task_feature_lengths,
         batch_size,
         task_id=i,
         use_cached=dataset.use_cached,
-        vocabulary=dataset.vocabulary,
         max_examples=max_batches and max_batches * batch_size,
       )
       for i, name in have

@@ -26,9 +26,11 @@ def provider(name, vocabulary: str = 'shipped', module: str | None = None):
   """The SeqIO task or mixture of a name.
 
   Args:
-    name: a registered name, the name of a shipped task, or a FileTask.
-    vocabulary: what a FileTask or a shipped task is tokenised with, whatever
-      an earlier call in this process asked for.
+    name: a registered name, the name of a shipped task, a FileTask, or what
+      this function returns, which stays what it is.
+    vocabulary: what a shipped task, or a FileTask that has none of its own, is
+      tokenised with, whatever an earlier call in this process asked for. A
+      mixture, and a task of SeqIO's, keep theirs.
     module: imported first; a module that registers tasks.
   Returns: seqio.Task or seqio.Mixture; a PlainTask for a FileTask or a
     shipped task where nothing has imported SeqIO.
@@ -45,29 +47,33 @@ def provider(name, vocabulary: str = 'shipped', module: str | None = None):
         'module that registers your tasks. Set MIXTURE_OR_TASK_MODULE to one '
         'that Python can import from here.'
       ) from error
+  if hasattr(name, 'output_features'):
+    return name
   if isinstance(name, local.FileTask):
-    shown = name.vocabulary if name.vocabulary != 'shipped' else vocabulary
-    return local.register(name, shown)
-  shipped, given = local.shipped_names(), local.definition(name)
-  ours = name in shipped and given in (None, local.shipped(name))
-  names = set()
-  if 'seqio' in sys.modules:
+    return local.register(name, _shown(name, vocabulary))
+  shipped, names = local.shipped_names(), set()
+  given = local.standing(name)
+  if given is None and 'seqio' in sys.modules:
     import seqio
 
     names = seqio.TaskRegistry.names() | seqio.MixtureRegistry.names()
-    if name in names and not (ours and given):
+    if name in names:
       return seqio.get_mixture_or_task(name)
-  if ours:
-    return local.register(local.shipped(name), vocabulary)
-  known = local.plainly(name)
-  if known is not None:
-    return with_seqio(known) if 'seqio' in sys.modules else known
+  if given is None and name in shipped:
+    given = local.shipped(name)
+  if given is not None:
+    return local.register(given, _shown(given, vocabulary))
   close = nearest(str(name), sorted(names | set(shipped)))
   raise UserError(
     f'No task or mixture is called {name!r}; expected one that is registered '
     f'with SeqIO or shipped. Nearest: {", ".join(close) or "(none)"}. For '
     'your own module set MIXTURE_OR_TASK_MODULE, for a file use FileTask.'
   )
+
+
+def _shown(task, vocabulary):
+  """The vocabulary of a FileTask: its own, else that of the run."""
+  return task.vocabulary if task.vocabulary != 'shipped' else vocabulary
 
 
 def with_seqio(task):

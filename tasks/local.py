@@ -321,19 +321,25 @@ def plainly(name: str) -> plain.PlainTask | None:
   return found.provider if known else None
 
 
+def standing(name: str) -> FileTask | None:
+  """The FileTask that a name stands for; None if SeqIO has another there."""
+  old = _registered.get(name)
+  if 'seqio' in sys.modules:
+    import seqio
+
+    for registry in (seqio.TaskRegistry, seqio.MixtureRegistry):
+      if name in registry.names():
+        return old.task if old and registry.get(name) is old.provider else None
+  return old.task if plainly(name) else None
+
+
 def _same(new: _Registered):
   """The registered task that equals `new`; None if but for the vocabulary.
 
   Raises: UserError if the name stands for something else.
   """
   name = new.task.name
-  old = _registered.get(name)
-  there = plainly(name) is not None
-  if not there:
-    import seqio
-
-    tasks = seqio.TaskRegistry
-    there = old and name in tasks.names() and tasks.get(name) is old.provider
+  old, there = _registered.get(name), standing(name) is not None
   like = lambda **also: dataclasses.replace(new, **also) == old
   if there and like(provider=old.provider):
     return old.provider
@@ -341,8 +347,8 @@ def _same(new: _Registered):
     return None
   raise UserError(
     f'The task name {name!r} already stands for another definition '
-    '(other files, rows, template, labels, metric or vocabulary); expected '
-    'one definition a name. Choose another name.'
+    '(other files, rows, template, labels or metric); expected one definition '
+    'a name. Choose another name.'
   )
 
 

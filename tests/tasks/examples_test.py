@@ -1,5 +1,6 @@
 """Names of tasks, splits and lengths that do not fit."""
 
+import os
 import subprocess
 import sys
 import types
@@ -24,31 +25,86 @@ def test_an_unknown_task_shows_the_nearest():
 _TWO = """
 import sys
 from prompt_jax import data, evaluate
+from prompt_jax.tasks import examples, local
 if sys.argv[1] == 'seqio':
   import seqio
+with open('a.tsv', 'w') as file:
+  file.write('text\\tlabel\\nfine\\tyes\\n')
+examples.provider(local.FileTask('films', {'validation': 'a.tsv'}))
 lengths = {'inputs': 29, 'targets': 3}
-sets = {}
-for vocabulary in 'bytes', 'shipped', 'bytes':
-  found = data.Dataset('word_relation', lengths, vocabulary=vocabulary)
-  of = found.providers['word_relation'].output_features['inputs'].vocabulary
-  (sets[vocabulary],) = evaluate.evaluation_sets(found, batch_size=2)
-  print(of.vocab_size == found.vocab_size, of.vocab_size)
-for vocabulary, each in sets.items():
-  print(each.provider.output_features['inputs'].vocabulary.vocab_size)
+for name in 'word_relation', 'films':
+  runs = [
+    data.Dataset(name, lengths, vocabulary=vocabulary)
+    for vocabulary in ('bytes', 'shipped', 'bytes')
+  ]
+  sizes = [run.vocab_size for run in runs]
+  ids = []
+  for run in runs:
+    (each,) = evaluate.evaluation_sets(run, batch_size=2)
+    of = each.provider.output_features['inputs'].vocabulary.vocab_size
+    ids.append((of, each.tokens.inputs[0].tolist()))
+  assert ids[0] == ids[2] and [of for of, _ in ids] == sizes
+  (tokens, _), (pieces, _) = ids[0], ids[1]
+  assert max(ids[0][1]) < 259, ids
+  each = data.evaluation(name, 'validation', lengths, vocabulary='shipped')
+  assert each.tokens.inputs[0].tolist() == ids[1][1] != ids[0][1]
+  print(name, tokens, pieces)
 assert ('seqio' in sys.modules) == (sys.argv[1] == 'seqio')
 """
 
 
-@pytest.mark.parametrize('kind', ['seqio', 'plain'])
-def test_a_run_has_the_vocabulary_it_asks_for(kind):
-  """Whatever a run before it in this process asked for."""
+def _said(code, folder, *given):
   done = subprocess.run(
-    [sys.executable, '-c', _TWO, kind], capture_output=True, text=True
+    [sys.executable, '-c', code, *given],
+    capture_output=True,
+    text=True,
+    cwd=folder,
+    env={**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)},
   )
   assert not done.returncode, done.stderr
+  return done.stdout.splitlines()
+
+
+@pytest.mark.parametrize('kind', ['seqio', 'plain'])
+def test_a_run_has_the_vocabulary_it_asks_for(kind, tmp_path):
+  """Whatever a run before it in this process asked for."""
   size = features.vocabulary().vocab_size
-  rows = ['True 259', f'True {size}', 'True 259', '259', str(size)]
-  assert done.stdout.splitlines() == rows
+  assert _said(_TWO, tmp_path, kind) == [
+    f'word_relation 259 {size}',
+    f'films 259 {size}',
+  ]
+
+
+_OWN = """
+from prompt_jax import data, evaluate
+from prompt_jax.tasks import examples
+light = examples.provider('word_relation')
+import seqio
+from prompt_jax.tasks import features
+kind, name = {kind!r}, 'word_relation'
+if kind == 'task':
+  out = features.output_features(features.vocabulary('bytes'))
+  source = seqio.TextLineDataSource({{'train': 'a.txt'}})
+  own = seqio.TaskRegistry.add(name, source=source, output_features=out)
+else:
+  for each in 'gloss_pos', 'tweet_valence':
+    examples.provider(each)
+  own = seqio.MixtureRegistry.add(name, ['gloss_pos', 'tweet_valence'], 1.0)
+assert examples.provider(name, 'bytes') is own is examples.provider(name)
+if kind == 'mixture':
+  lengths = dict(inputs=29, targets=3)
+  run = data.Dataset(name, lengths, vocabulary='bytes')
+  for each in evaluate.evaluation_sets(run, batch_size=2):
+    assert each.provider is run.providers[each.task]
+    assert max(each.tokens.inputs[0].tolist()) > 259
+print(type(light).__name__)
+"""
+
+
+@pytest.mark.parametrize('kind', ['task', 'mixture'])
+def test_what_a_user_registers_stays(kind, tmp_path):
+  """Though a shipped task of that name has been used before."""
+  assert _said(_OWN.format(kind=kind), tmp_path) == ['PlainTask']
 
 
 def test_a_split_that_a_task_lacks():
