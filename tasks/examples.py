@@ -29,8 +29,8 @@ def provider(name, vocabulary: str = 'shipped', module: str | None = None):
     name: a registered name, the name of a shipped task, a FileTask, or what
       this function returns, which stays what it is.
     vocabulary: what a shipped task, or a FileTask that has none of its own, is
-      tokenised with, whatever an earlier call in this process asked for. A
-      mixture, and a task of SeqIO's, keep theirs.
+      tokenised with, whatever an earlier call in this process asked for. What
+      was registered with one, a mixture, and a task of SeqIO's keep theirs.
     module: imported first; a module that registers tasks.
   Returns: seqio.Task or seqio.Mixture; a PlainTask for a FileTask or a
     shipped task where nothing has imported SeqIO.
@@ -50,19 +50,21 @@ def provider(name, vocabulary: str = 'shipped', module: str | None = None):
   if hasattr(name, 'output_features'):
     return name
   if isinstance(name, local.FileTask):
-    return local.register(name, _shown(name, vocabulary))
+    return local.register(name, *_shown(name, vocabulary))
   shipped, names = local.shipped_names(), set()
-  given = local.standing(name)
+  given = local.following(name)
   if given is None and 'seqio' in sys.modules:
     import seqio
 
     names = seqio.TaskRegistry.names() | seqio.MixtureRegistry.names()
     if name in names:
       return seqio.get_mixture_or_task(name)
-  if given is None and name in shipped:
+  if given is None and name in shipped and not local.plainly(name):
     given = local.shipped(name)
   if given is not None:
-    return local.register(given, _shown(given, vocabulary))
+    return local.register(given, *_shown(given, vocabulary))
+  if known := local.plainly(name):
+    return with_seqio(known) if 'seqio' in sys.modules else known
   close = nearest(str(name), sorted(names | set(shipped)))
   raise UserError(
     f'No task or mixture is called {name!r}; expected one that is registered '
@@ -72,8 +74,9 @@ def provider(name, vocabulary: str = 'shipped', module: str | None = None):
 
 
 def _shown(task, vocabulary):
-  """The vocabulary of a FileTask: its own, else that of the run."""
-  return task.vocabulary if task.vocabulary != 'shipped' else vocabulary
+  """(vocabulary of a FileTask: its own, else the run's; whether the latter)."""
+  follows = task.vocabulary == 'shipped'
+  return (vocabulary if follows else task.vocabulary), follows
 
 
 def with_seqio(task):
@@ -81,7 +84,8 @@ def with_seqio(task):
   if not isinstance(task, plain.PlainTask):
     return task
   found = features.vocabulary(task.vocabulary.file)
-  return local.register(local.definition(task.name), found)
+  follows = local.following(task.name) is not None
+  return local.register(local.definition(task.name), found, follows)
 
 
 def is_mixture(provider) -> bool:

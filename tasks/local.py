@@ -239,6 +239,7 @@ class _Registered:
   digest: str  # of the examples: the same path may hold other rows later
   provider: object  # to notice a registry that was reset
   rows: plain.PlainTask = dataclasses.field(compare=False)
+  follows: bool = dataclasses.field(compare=False)
 
 
 _registered: dict[str, _Registered] = {}
@@ -250,7 +251,7 @@ def definition(name: str) -> FileTask | None:
   return found and found.task
 
 
-def register(file_task: FileTask, vocabulary=None):
+def register(file_task: FileTask, vocabulary=None, follows: bool | None = None):
   """Registers a FileTask; the same one twice is fine.
 
   text -> tokenize -> append EOS; the texts stay in the example as
@@ -259,6 +260,7 @@ def register(file_task: FileTask, vocabulary=None):
   Args:
     file_task: the definition.
     vocabulary: a SeqIO vocabulary or its path; None: that of the task.
+    follows: whether a run may ask for another; None: where none is given.
   Returns: a seqio.Task; a PlainTask where nothing has imported SeqIO. With
     another vocabulary it takes the name; what was there before stays usable.
   Raises: UserError on any mistake in the definition or its files, or if the
@@ -277,6 +279,7 @@ def register(file_task: FileTask, vocabulary=None):
   data = {split: examples(file_task, split) for split in file_task.files}
   digest = hashlib.sha256(repr(sorted(data.items())).encode()).hexdigest()
 
+  follows = vocabulary is None if follows is None else follows
   path = vocabulary or file_task.vocabulary
   light = isinstance(path, str) and 'seqio' not in sys.modules
   if light:
@@ -284,10 +287,9 @@ def register(file_task: FileTask, vocabulary=None):
   elif isinstance(path, str):
     vocabulary = features.vocabulary(path)
   rows = plain.PlainTask(name, data, vocabulary, bound, file_task.label_of)
-  new = _Registered(file_task, vocabulary, digest, None, rows)
+  new = _Registered(file_task, vocabulary, digest, None, rows, follows)
   if light:
-    found = _same(new) if name in _registered else None
-    return found or _kept(new, rows)
+    return (name in _registered and _same(new)) or _kept(new, rows)
   import seqio
 
   if name in seqio.TaskRegistry.names() | seqio.MixtureRegistry.names():
@@ -321,16 +323,22 @@ def plainly(name: str) -> plain.PlainTask | None:
   return found.provider if known else None
 
 
-def standing(name: str) -> FileTask | None:
-  """The FileTask that a name stands for; None if SeqIO has another there."""
+def _standing(name: str) -> _Registered | None:
+  """What a name stands for; None if that is no FileTask."""
   old = _registered.get(name)
   if 'seqio' in sys.modules:
     import seqio
 
     for registry in (seqio.TaskRegistry, seqio.MixtureRegistry):
       if name in registry.names():
-        return old.task if old and registry.get(name) is old.provider else None
-  return old.task if plainly(name) else None
+        return old if old and registry.get(name) is old.provider else None
+  return old if plainly(name) else None
+
+
+def following(name: str) -> FileTask | None:
+  """The FileTask of a name, if a run may ask for another vocabulary."""
+  old = _standing(name)
+  return old.task if old and old.follows else None
 
 
 def _same(new: _Registered):
@@ -339,7 +347,7 @@ def _same(new: _Registered):
   Raises: UserError if the name stands for something else.
   """
   name = new.task.name
-  old, there = _registered.get(name), standing(name) is not None
+  old, there = _registered.get(name), _standing(name) is not None
   like = lambda **also: dataclasses.replace(new, **also) == old
   if there and like(provider=old.provider):
     return old.provider

@@ -164,6 +164,8 @@ def test_another_vocabulary_takes_the_name(write):
   assert local.register(one, 'shipped') is after
   with pytest.raises(UserError, match='already stands for another'):
     local.register(dataclasses.replace(one, template='{text}!'), 'bytes')
+  assert examples.provider('films') is after
+  assert examples.provider('films', 'bytes') is after  # it was registered with
   for found, bytes_or_pieces in ((before, 'bytes'), (after, 'shipped')):
     tokens, _ = examples.load(found, 'train', {'inputs': 31, 'targets': 31})
     want = [*features.encoder(bytes_or_pieces)('fine'), features.EOS]
