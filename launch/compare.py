@@ -8,7 +8,8 @@ What a method file leaves open, `launch.blanks` fills in; one that asks for
 saved prompts is left out without --sources. A method of several tasks trains
 on all of them at once, any other on one a run. Test accuracy is that of the
 last step. With several --factors, each multiplies LEARNING_RATE in a run of
-the first seed, and the one that is best on the validation split is taken.
+the first seed, and the one that is best on the validation split is taken;
+--searched names the methods that this is done for, where it is not for all.
 
 A step is timed beside one of plain prompt tuning, in turn and in one process,
 over the same batch; the ratio is the median over the pairs. Memory is what
@@ -157,6 +158,8 @@ class Comparison:
     args = self.args
     if len(args.factors) == 1:
       return args.factors[0]
+    if args.searched and method not in args.searched:
+      return 1.0
     cells = self.cells(method, args.factors, args.seeds[:1], 'validation')
     by_factor: dict[float, list[float]] = {}
     for row in kept.filled(cells, self.tuned, _said):
@@ -269,6 +272,7 @@ def arguments(argv=None) -> argparse.Namespace:
   add('--length', type=int, default=20, help='rows of a prompt')
   add('--batch_size', type=int, default=32)
   add('--factors', nargs='+', type=float, default=[1.0], help='of the rates')
+  add('--searched', nargs='+', help='gin files that --factors are tried on')
   add('--sources', help='folder of saved prompts of other tasks')
   add('--repeats', type=int, default=20, help='pairs of steps that are timed')
   add('--out', default='runs/compare')

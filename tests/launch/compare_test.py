@@ -68,6 +68,10 @@ def test_the_best_factor_is_taken(films, tmp_path, monkeypatch):
     ('test', 3),
     ('cost', None),
   ]
+  # where others are searched, the rate stays as the method's file has it
+  compare.main([*argv, '3', '10', '--searched', 'methods/lora.gin'])
+  found = json.loads((tmp_path / 'compare.json').read_text())['ia3']
+  assert found['factor'] == 1 and found['accuracy'] == {small.TASK: [70.0]}
 
 
 def test_what_asks_for_saved_prompts_is_left_out(films, tmp_path):
