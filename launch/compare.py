@@ -8,8 +8,9 @@ What a method file leaves open, `launch.blanks` fills in; one that asks for
 saved prompts is left out without --sources. A method of several tasks trains
 on all of them at once, any other on one a run. Test accuracy is that of the
 last step. With several --factors, each multiplies LEARNING_RATE in a run of
-the first seed, and the one that is best on the validation split is taken;
---searched names the methods that this is done for, where it is not for all.
+the first seed on the first task, and the one that is best on its validation
+split is taken for all; --searched names the methods that this is done for,
+where it is not for all.
 
 A step is timed beside one of plain prompt tuning, in turn and in one process,
 over the same batch; the ratio is the median over the pairs. Memory is what
@@ -100,7 +101,9 @@ class Comparison:
     together = 'NUM_TASKS' in blanks.macros(method)
     return [self.tasks] if together else [[task] for task in self.tasks]
 
-  def cells(self, method: str, factors, seeds, what: str) -> list[results.Row]:
+  def cells(
+    self, method: str, groups, factors, seeds, what: str
+  ) -> list[results.Row]:
     """What tells the runs of a method from one another."""
     return [
       {
@@ -114,7 +117,7 @@ class Comparison:
       }
       for seed in seeds
       for factor in factors
-      for group in self.groups(method)
+      for group in groups
     ]
 
   def configured(self, cell: results.Row, folder: pathlib.Path, split: str):
@@ -160,7 +163,9 @@ class Comparison:
       return args.factors[0]
     if args.searched and method not in args.searched:
       return 1.0
-    cells = self.cells(method, args.factors, args.seeds[:1], 'validation')
+    first = self.groups(method)[:1]
+    seeds = args.seeds[:1]
+    cells = self.cells(method, first, args.factors, seeds, 'validation')
     by_factor: dict[float, list[float]] = {}
     for row in kept.filled(cells, self.tuned, _said):
       by_factor.setdefault(row['factor'], []).extend(row[METRIC].values())
@@ -198,13 +203,14 @@ class Comparison:
     found = {}
     for method in self.methods:
       factor = self.factor(method, kept)
-      cells = self.cells(method, [factor], self.args.seeds, 'test')
+      groups = self.groups(method)
+      cells = self.cells(method, groups, [factor], self.args.seeds, 'test')
       rows = kept.filled(cells, self.tuned, _said)
       cell = {
         **self.same,
         'what': 'cost',
         'method': method,
-        'tasks': [task.name for task in self.groups(method)[0]],
+        'tasks': [task.name for task in groups[0]],
         'repeats': self.args.repeats,
       }
       (cost,) = kept.filled([cell], self.cost, _said_of_cost)

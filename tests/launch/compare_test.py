@@ -89,8 +89,8 @@ def test_methods_of_several_tasks_train_on_all_of_them(films, tmp_path):
   args = compare.arguments([*_argv(tmp_path), *both])
   comparison = compare.Comparison(args)
   together, alone = (
-    comparison.cells(f'methods/{name}.gin', [1.0], [0, 1], 'test')
-    for name in ('multitask', 'prompt')
+    comparison.cells(method, comparison.groups(method), [1.0], [0, 1], 'test')
+    for method in ('methods/multitask.gin', 'methods/prompt.gin')
   )
   assert [cell['tasks'] for cell in together] == [both[1:]] * 2
   assert [cell['tasks'] for cell in alone] == [[both[1]], [both[2]]] * 2
@@ -100,7 +100,10 @@ def test_methods_of_several_tasks_train_on_all_of_them(films, tmp_path):
 
 def test_a_factor_multiplies_the_rate(films, tmp_path):
   comparison = compare.Comparison(compare.arguments(_argv(tmp_path)))
-  (cell,) = comparison.cells('methods/ia3.gin', [10.0], [0], 'validation')
+  groups = comparison.groups('methods/ia3.gin')
+  (cell,) = comparison.cells(
+    'methods/ia3.gin', groups, [10.0], [0], 'validation'
+  )
   given, options = comparison.configured(cell, tmp_path, 'validation')
   assert given[3]['LEARNING_RATE'] == pytest.approx(3e-2)
   assert options == {'method': 'methods/ia3.gin', 'split': 'validation'}
