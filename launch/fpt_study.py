@@ -64,6 +64,7 @@ class Study:
       'steps': args.steps,
       'decoder': args.cut_decoder,
       'length': args.length,
+      'batch_size': args.batch_size,
       'schedule': args.schedule,
     }
     return [
@@ -99,8 +100,10 @@ class Study:
     steps, options = cell['steps'], {}
     settings: dict[str, Any] = {
       'TASK_FEATURE_LENGTHS': self.lengths,
+      'LENGTH_BUCKETS': tuning.BUCKETS,
       'RANDOM_SEED': cell['seed'],
       'PROMPT_LENGTH': cell['length'],
+      'BATCH_SIZE': cell['batch_size'],
       'SCHEDULE': cell['schedule'],
     }
     if cell['stopped']:
@@ -133,7 +136,8 @@ class Study:
     how = f'{PLAIN}_as_{cell["run"]}' if cell['stopped'] else cell['run']
     parts = (pathlib.Path(cell['model']).stem, cell['base'], cell['task'])
     parts += (cell['seed'], how, cell['steps'], cell['length'])
-    parts += (cell['schedule'], *(['decoder'] if cell['decoder'] else []))
+    parts += (cell['batch_size'], cell['schedule'])
+    parts += ('decoder',) if cell['decoder'] else ()
     return self.out / 'runs' / '_'.join(map(str, parts))
 
   def carry_out(self) -> list[results.Row]:
@@ -256,6 +260,7 @@ def arguments(argv=None) -> argparse.Namespace:
   add('--runs', nargs='+', choices=RUNS, default=list(RUNS))
   add('--steps', type=int, default=3000, help='of every run')
   add('--length', type=int, default=20, help='rows of a prompt')
+  add('--batch_size', type=int, default=32)
   add(
     '--schedule',
     default='constant',

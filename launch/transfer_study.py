@@ -92,7 +92,11 @@ class Study:
 
   def about(self, model: str, seed: int) -> results.Row:
     """What all cells of a model and seed have in common."""
-    same = {'steps': self.args.steps, 'length': self.args.length}
+    same = {
+      'steps': self.args.steps,
+      'batch_size': self.args.batch_size,
+      'length': self.args.length,
+    }
     return {
       'model': model,
       'base': tuning.weights(model),
@@ -107,7 +111,9 @@ class Study:
   def _run_folder(self, cell: results.Row, start: str) -> pathlib.Path:
     name = pathlib.Path(cell['model']).stem
     said = (name, cell['base'], cell['task'], start)
-    said += (cell['seed'], cell['steps'], cell['length'])
+    said += tuple(
+      cell[key] for key in ('seed', 'steps', 'batch_size', 'length')
+    )
     return self.out / 'runs' / '_'.join(map(str, said))
 
   def _tuned(self, cell, start: str, file=None) -> tuning.Tuned:
@@ -115,6 +121,8 @@ class Study:
     steps, shown = self.args.steps, self.args.examples
     settings = {
       'TASK_FEATURE_LENGTHS': self.lengths,
+      'LENGTH_BUCKETS': tuning.BUCKETS,
+      'BATCH_SIZE': self.args.batch_size,
       'RANDOM_SEED': cell['seed'],  # one start for all tasks of a seed
       'TRAIN_STEPS': steps,
       'EVAL_PERIOD': max(1, steps // _LOOKS),
@@ -232,7 +240,9 @@ class Study:
       said = {'from': cell['source'], 'alike': None}
     tuned = self._tuned(cell, '_'.join(self._start(cell)), file)
     curve = speed.curve(tuned.run.folder, METRIC)
-    scratch = speed.curve(self._run_folder(cell, 'scratch'), METRIC)
+    known = ('model', 'base', 'seed', 'steps', 'batch_size', 'length', 'task')
+    same = {key: cell[key] for key in known}
+    scratch = dict(self.kept.where(what='prompt', **same)[-1]['curve'])
     curves = {
       'curve': sorted(curve.items()),
       'scratch': sorted(scratch.items()),
@@ -330,6 +340,7 @@ def arguments(argv=None) -> argparse.Namespace:
   add('--targets', nargs='+', help='of the speed-ups; default: the unseen ones')
   add('--seeds', nargs='+', type=int, default=[0, 1, 2])
   add('--steps', type=int, default=300, help='of every prompt')
+  add('--batch_size', type=int, default=32, help='of every prompt')
   add('--length', type=int, default=20, help='rows of a prompt')
   add('--examples', type=int, default=500, help='rows a score is of, at most')
   add('--ratios', nargs='+', type=float, default=[0.05, 0.1, 0.2])

@@ -25,6 +25,9 @@ from prompt_jax.tasks import features, local
 
 # Tokens of an input, EOS included; the shipped tasks hold short texts.
 INPUTS = 64
+# Input lengths of studies of many tasks: where all have the same ones, runs
+# share compiled programs.
+BUCKETS = [24, 40, INPUTS]
 PROMPT = 'methods/prompt.gin'
 FULL = 'methods/full.gin'
 
