@@ -5,7 +5,6 @@ Exit status: 0 done (also after SIGTERM, with the state saved), 2 bad input
 """
 
 import argparse
-from collections.abc import Mapping
 import errno
 import importlib
 import sys
@@ -268,36 +267,12 @@ def _take_length(args) -> int | None:
   return int(values[-1])
 
 
-def _listed(files) -> list[str]:
-  """The prompt files that PROMPT_FILE names, in whatever form."""
-  if isinstance(files, str):
-    return [files]
-  files = files.values() if isinstance(files, Mapping) else files
-  return [name for each in files for name in _listed(each)]
-
-
-def _check_length(files, length: int) -> None:
-  """Raises UserError unless the prompt files have the length, a layer each."""
-  from prompt_jax.prompts import parts, saved
-
-  if files is None:
-    raise UserError(
-      f'PROMPT_LENGTH is {length}, but there is no PROMPT_FILE; expected the '
-      'saved prompt whose length that is. Give PROMPT_FILE, or leave '
-      'PROMPT_LENGTH out for the model without a prompt.'
-    )
-  for file in _listed(files):
-    if not file.endswith('.npz'):
-      depth = (saved.load(file)[1] or {}).get('depth', 1)
-      saved.load(file, (length * depth, None))
-      continue
-    found = parts.load(file)[0]().length
-    if found != length:
-      raise UserError(
-        f'PROMPT_LENGTH is {length}, but the source in {file} has {found} '
-        f'rows; expected the length it was trained with. Set PROMPT_LENGTH='
-        f'{found}, or leave it out: the file tells.'
-      )
+def _check(configured) -> None:
+  """What can be told before anything is read or compiled."""
+  if hasattr(configured, 'seeds'):
+    configured.seeds = None  # runs of several seeds are alike
+  if hasattr(configured, 'check'):
+    configured.check()
 
 
 def _run(args) -> int:
@@ -331,14 +306,15 @@ def _run(args) -> int:
       'them out; expected the file that holds them. Give INSERTS_FILE, '
       'MODEL_DIR/inserts/<step>/inserts.npz of the run.'
     )
-  if length is not None:
-    _check_length(configured.prompt_file, length)
   if args.command in ('eval', 'infer'):
     from prompt_jax import tuned
 
+    if length is not None:
+      tuned.check_length(configured.prompt_file, length)
     files = configured.prompt_file, configured.inserts_file
     tuned.check_used(args.command, left, configured.base, *files)
   if args.dry_run:
+    _check(configured)
     print(ginfiles.operative())
     return 0
   if args.command == 'export':

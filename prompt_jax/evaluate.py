@@ -127,6 +127,23 @@ class Evaluator:
       results.append(self._result(each, *found))
     return results
 
+  def metric_names(self) -> set[str] | None:
+    """What `flat_metrics` of an evaluation will hold.
+
+    Returns: names; None where a task is not one of files, so that nobody knows
+      before its metrics are computed.
+    """
+    known = {each.task: local.definition(each.task) for each in self._sets}
+    if None in known.values():
+      return None
+    names: set[str] = set()
+    for task, definition in known.items():
+      own = {*definition.metric_names(), 'outside'}
+      names |= own
+      if len(known) > 1:
+        names |= {f'{task}/{name}' for name in own}
+    return names
+
   def _texts(self, each: EvaluationSet, flat):
     """Of one set in order: texts, label scores or None, weights or None."""
     vocabulary = each.provider.output_features['targets'].vocabulary

@@ -90,7 +90,8 @@ def split(flat: Mapping[str, Any], table) -> tuple[Flat, Flat, Flat]:
     flat: {path: leaf}.
     table: ordered [(pattern, learning rate)]; what no row matches is frozen.
   Returns: (trainable, frozen, {trainable path: learning rate}).
-  Raises: UserError if the table is empty or a row matches nothing at all.
+  Raises: UserError if the table is empty, a row is no pattern and rate above
+    0, matches nothing at all, or nothing that earlier rows leave.
   """
   if not table:
     raise UserError(
@@ -98,12 +99,39 @@ def split(flat: Mapping[str, Any], table) -> tuple[Flat, Flat, Flat]:
       "one (pattern, learning rate) such as ('.*/prompt/.*', 0.3)."
     )
   rates: dict[str, float] = {}
-  for pattern, rate in table:
-    for path in match(pattern, list(flat), 'the train table'):
+  for row in table:
+    pattern, rate = _row(row)
+    found = match(pattern, list(flat), 'the train table')
+    if not {*found} - rates.keys():
+      raise UserError(
+        f'{pattern!r} in the train table matches only what earlier rows match '
+        f'too, such as {found[0]}, so its rate {rate:g} is nowhere used; '
+        'expected the narrower pattern first. Change the order of the rows.'
+      )
+    for path in found:
       rates.setdefault(path, rate)
   trainable = {path: leaf for path, leaf in flat.items() if path in rates}
   frozen = {path: leaf for path, leaf in flat.items() if path not in rates}
   return trainable, frozen, {path: rates[path] for path in trainable}
+
+
+def _row(row) -> tuple[str, float]:
+  """The pattern and the rate of a row of a train table, checked."""
+  is_pair = isinstance(row, Sequence) and len(row) == 2
+  if isinstance(row, str) or not is_pair or not isinstance(row[0], str):
+    raise UserError(
+      f'The train table has the row {row!r}; expected a pair of a path pattern '
+      "and a learning rate, such as ('.*/prompt/.*', 0.3)."
+    )
+  pattern, rate = row
+  is_number = isinstance(rate, (int, float)) and not isinstance(rate, bool)
+  if not is_number or not 0 < rate < float('inf'):
+    raise UserError(
+      f'The train table gives {pattern!r} the learning rate {rate!r}; expected '
+      'a number above 0, such as 0.3. Correct LEARNING_RATE, or leave the row '
+      'out to freeze what it matches.'
+    )
+  return pattern, rate
 
 
 def merge(*parts: Mapping[str, Any]) -> Flat:

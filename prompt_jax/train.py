@@ -25,6 +25,7 @@ from prompt_jax import (
   data,
   export,
   files,
+  fit,
   ginfiles,
   startup,
   summary,
@@ -140,24 +141,7 @@ class Run:
       )
     sharding.check_batch(self.mesh, self.dataset.batch_size, self.microbatches)
     self._check_stages()
-    for source in export.sources(self.model).values():
-      count, tasks = source.num_tasks, self.dataset.tasks
-      if count not in (1, len(tasks)):
-        raise UserError(
-          f'{type(source).__name__} has num_tasks={count} but the data has '
-          f'{len(tasks)} tasks ({", ".join(tasks[:5])}...); expected one '
-          f'prompt a task. Use --gin.NUM_TASKS={len(tasks)}.'
-        )
-      if hasattr(source, 'check'):  # of files that it reads
-        source.check(self.model.config.d_model)
-    self._check_budget()
-    ids, rows = self.dataset.vocab_size, self.model.config.vocab_size
-    if ids > rows:
-      raise UserError(
-        f'The vocabulary of the tasks has {ids} ids but the model has '
-        f'NUM_EMBEDDINGS={rows} rows; expected a row for every id. Use the '
-        'VOCABULARY that this base was trained with, and its model file.'
-      )
+    fit.check(self)
     steps = self.plan.train_steps
     if steps > _T5X_STEPS and not self.allow_many_steps:
       raise UserError(
@@ -175,21 +159,6 @@ class Run:
       raise UserError(
         f'EVAL_MODELS is {names}; expected one or both of '
         f'{", ".join(_EVALUATED)}, the one that BEST_METRIC is of first.'
-      )
-
-  def _check_budget(self) -> None:
-    lengths, budget = self.dataset.task_feature_lengths, self.position_budget
-    source = export.sources(self.model).get('encoder')
-    if budget is None or source is None:
-      return
-    rows = source.length // self.model.encoder_depth
-    positions = rows + lengths['inputs']
-    if positions > budget:
-      raise UserError(
-        f'A prompt of {rows} rows and {lengths["inputs"]} input '
-        f'tokens are {positions} positions; expected at most '
-        f'POSITION_BUDGET={budget}. Use --gin.PROMPT_LENGTH='
-        f'{max(budget - lengths["inputs"], 0)}, or shorter inputs.'
       )
 
   def identity(self, rates: Mapping[str, float], digest: str) -> dict:

@@ -23,7 +23,7 @@ from prompt_jax import heap, params, predict
 from prompt_jax.errors import UserError
 from prompt_jax.inserts import saved as saved_inserts
 from prompt_jax.prompted import PromptEncoderDecoder
-from prompt_jax.prompts import saved
+from prompt_jax.prompts import parts, saved
 from prompt_jax.prompts.attached import attached, tasks_of
 from prompt_jax.t5 import pretrained
 from prompt_jax.t5.config import T5Config
@@ -338,3 +338,33 @@ def assemble(
   for path, array in {**given.own, **own}.items():
     flat[path] = jnp.asarray(array)
   return model, flat, digest
+
+
+def _listed(files) -> list[str]:
+  """The prompt files that PROMPT_FILE names, in whatever form."""
+  if isinstance(files, str):
+    return [files]
+  files = files.values() if isinstance(files, Mapping) else files
+  return [name for each in files for name in _listed(each)]
+
+
+def check_length(files, length: int) -> None:
+  """Raises UserError unless the prompt files have the length, a layer each."""
+  if files is None:
+    raise UserError(
+      f'PROMPT_LENGTH is {length}, but there is no PROMPT_FILE; expected the '
+      'saved prompt whose length that is. Give PROMPT_FILE, or leave '
+      'PROMPT_LENGTH out for the model without a prompt.'
+    )
+  for file in _listed(files):
+    if not file.endswith('.npz'):
+      depth = (saved.load(file)[1] or {}).get('depth', 1)
+      saved.load(file, (length * depth, None))
+      continue
+    found = parts.load(file)[0]().length
+    if found != length:
+      raise UserError(
+        f'PROMPT_LENGTH is {length}, but the source in {file} has {found} '
+        f'rows; expected the length it was trained with. Set PROMPT_LENGTH='
+        f'{found}, or leave it out: the file tells.'
+      )

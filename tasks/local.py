@@ -17,12 +17,11 @@ import dataclasses
 import hashlib
 import json
 import pathlib
-import string
 import sys
 
 from prompt_jax.errors import UserError
 from prompt_jax.params import nearest
-from prompt_jax.tasks import features, metrics, plain, table
+from prompt_jax.tasks import features, metrics, plain, table, template
 
 SPLITS = ('train', 'validation', 'test')
 
@@ -79,9 +78,14 @@ class FileTask:
         return label
     return repr(text) if text in self.verbalizer else text
 
+  def metric_names(self) -> list[str]:
+    """Names of tasks/metrics.py, one or several."""
+    named = self.metric
+    return [named] if isinstance(named, str) else list(named)
+
   def check_answers(self, texts: Iterable[str]) -> None:
-    """Raises UserError where LABELS hold a label in place of its text."""
-    targets = self.target_texts() or ()
+    """Raises UserError where LABELS are not what the model is to say."""
+    targets, texts = self.target_texts() or (), list(texts)
     for text in texts:
       if self.verbalizer and text in self.verbalizer and text not in targets:
         raise UserError(
@@ -90,6 +94,12 @@ class FileTask:
           f'such as {", ".join(targets[:3])}. Leave LABELS out to rank the '
           'labels of the task.'
         )
+    if targets and not {*targets} & {*texts}:
+      raise UserError(
+        f'LABELS are {texts}, none of them a target of task {self.name!r}, '
+        f'so no answer could be right; expected {", ".join(targets[:5])}. '
+        'Leave LABELS out to rank the labels of the task.'
+      )
 
 
 def _check_labels(task: FileTask) -> None:
@@ -124,58 +134,10 @@ def _check_labels(task: FileTask) -> None:
       )
 
 
-def _pieces(task: FileTask) -> list[tuple[str, str | None, str]]:
-  """The template as [(literal text, column or None, format)]."""
-  try:
-    parsed = list(string.Formatter().parse(task.template))
-    pieces = [
-      (literal, column, spec or '') for literal, column, spec, _ in parsed
-    ]
-    for _, _, spec in pieces:
-      format('', spec)  # columns are texts; a format for numbers fails here
-  except ValueError as error:
-    raise UserError(
-      f'The template {task.template!r} of task {task.name!r} cannot be read: '
-      f'{error}. Expected text with column names in braces, such as '
-      "'{text_a} {text_b}'; write a brace itself twice."
-    ) from error
-  return pieces
-
-
-def _column(row, column: str, number: int, path, use: str) -> str:
-  """One field as text; raises UserError if the row has no such column."""
-  if column not in row:
-    columns = list(row)
-    close = nearest(column, columns, 1)
-    hint = f' Nearest: {close[0]!r}.' if close else ''
-    raise UserError(
-      f'{path} line {number} has no column {column!r}, which {use} names; '
-      f'the columns there are: {", ".join(columns)}.{hint} Expected it on '
-      'every line; correct the file, or what names the column.'
-    )
-  value = row[column]
-  if isinstance(value, bool) or not isinstance(value, str | int | float):
-    raise UserError(
-      f'{path} line {number} column {column!r} holds {value!r}; expected a '
-      'text or a number. Write it as the text that the model should see.'
-    )
-  return str(value)
-
-
-def _fill(pieces, row, number: int, path, use: str = 'the template') -> str:
-  """The input text of one row."""
-  texts = []
-  for literal, column, spec in pieces:
-    texts.append(literal)
-    if column is not None:
-      field = _column(row, column, number, path, use)
-      texts.append(format(field, spec))
-  return ''.join(texts)
-
-
 def columns(task: FileTask) -> list[str]:
   """The columns that the template names, each once, in its order."""
-  named = [column for _, column, _ in _pieces(task) if column is not None]
+  pieces = template.pieces(task)
+  named = [column for _, column, _ in pieces if column is not None]
   return list(dict.fromkeys(named))
 
 
@@ -191,9 +153,9 @@ def inputs(task: FileTask, rows: Iterable[tuple[int, Mapping]], path):
     or if the labels or the template of the task are wrong.
   """
   _check_labels(task)
-  pieces = _pieces(task)
+  pieces = template.pieces(task)
   use = f'the template {task.template!r} of task {task.name!r}'
-  return [_fill(pieces, row, number, path, use) for number, row in rows]
+  return [template.fill(pieces, row, number, path, use) for number, row in rows]
 
 
 def examples(task: FileTask, split: str) -> list[tuple[str, str]]:
@@ -210,13 +172,15 @@ def examples(task: FileTask, split: str) -> list[tuple[str, str]]:
     raise features.missing_file(
       path, f'The {split} file of task {task.name!r},'
     )
-  pieces = _pieces(task)
+  pieces = template.pieces(task)
   labels = task.closed_labels()
   allowed = set(labels or ())
   pairs = []
   for number, row in table.rows(path):
-    text = _fill(pieces, row, number, path)
-    label = _column(row, task.label_column, number, path, 'label_column')
+    text = template.fill(pieces, row, number, path)
+    label = template.column_of(
+      row, task.label_column, number, path, 'label_column'
+    )
     if labels is not None and label not in allowed:
       raise UserError(
         f'{path} line {number} has the label {label!r}; expected one of '
@@ -273,9 +237,8 @@ def register(file_task: FileTask, vocabulary=None, follows: bool | None = None):
       "{'train': 'train.tsv', 'validation': 'validation.tsv'}."
     )
   _check_labels(file_task)
-  names = file_task.metric
-  names = [names] if isinstance(names, str) else list(names)
-  bound = [metrics.bind(each, file_task.closed_labels()) for each in names]
+  names, labels = file_task.metric_names(), file_task.closed_labels()
+  bound = [metrics.bind(each, labels) for each in names]
   data = {split: examples(file_task, split) for split in file_task.files}
   digest = hashlib.sha256(repr(sorted(data.items())).encode()).hexdigest()
 

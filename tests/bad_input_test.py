@@ -194,6 +194,25 @@ def test_data_files(refused, tmp_path, text, texts):
       ['TRAIN_STEPS is 1,130,000', '--gin.TRAIN_STEPS=30000'],
     ),
     ({'PATIENCE': 2}, ['PATIENCE is 2 but BEST_METRIC is None']),
+    (
+      {'PATIENCE': 2, 'BEST_METRIC': 'accuracy', 'EVAL_PERIOD': 0},
+      ['PATIENCE is 2 but EVAL_PERIOD is 0', '--gin.EVAL_PERIOD=100'],
+    ),
+    (
+      {'BEST_METRIC': 'acuracy'},
+      ["BEST_METRIC is 'acuracy'; expected one of", "Nearest: 'accuracy'"],
+    ),
+    ({'PROMPT_LENGTH': 0}, ['Prompt has 0 rows; expected a whole number, 1']),
+    ({'PROMPT_LENGTH': 2.5}, ['Prompt has 2.5 rows; expected a whole number']),
+    (
+      {'LEARNING_RATE': -0.3},
+      ["'encoder/prompt/.*' the learning rate -0.3; expected a number above 0"],
+    ),
+    ({'LEARNING_RATE': "'0.3'"}, ["the learning rate '0.3'; expected a num"]),
+    (
+      {'LABELS': "['good', 'bad']"},
+      ["LABELS are ['good', 'bad'], none of them a target of task", 'no, yes'],
+    ),
     ({'KEEP': 0}, ['KEEP is 0; expected 1 or more']),
     ({'EVAL_MODE': 'score'}, ["EVAL_MODE is 'score'; expected one of"]),
     (
@@ -204,6 +223,48 @@ def test_data_files(refused, tmp_path, text, texts):
 )
 def test_settings(refused, settings, texts):
   refused(*texts, **settings)
+
+
+@pytest.mark.parametrize(
+  ('method', 'settings', 'texts'),
+  [
+    (
+      'residual',
+      {'NETWORK': "'lstm'"},
+      ["Residual got kind='lstm'; expected a network", '@prompts.LSTM'],
+    ),
+    ('residual', {'BOTTLENECK': 0}, ['network/down got 0 units; expected a']),
+    (
+      'residual',
+      {'prompts.MLP.dropout': 1.5},
+      ['got a dropout rate of 1.5; expected at least 0 and less than 1'],
+    ),
+    ('lora', {'RANK': "'8'"}, ["LoRA got rank='8'; expected a whole number"]),
+    (
+      'perceptron',
+      {'CRITERION': "'hinge'", 'RANKED_LABELS': "['no', 'yes']"},
+      ["Ranking got criterion='hinge'; expected a function"],
+    ),
+    (
+      'prompt',
+      {'train.Run.table': "['encoder/prompt/.*']"},
+      ["the row 'encoder/prompt/.*'; expected a pair of a path pattern and"],
+    ),
+    (
+      'prompt',
+      {'train.Run.table': "[('.*', 0.1), ('encoder/prompt/.*', 0.3)]"},
+      ["'encoder/prompt/.*' in the train table matches only what earlier"],
+    ),
+    (
+      'lora',
+      {'prompted.PromptEncoderDecoder.inserts': "['.*/query']"},
+      ["inserts has '.*/query'; expected pairs of a site pattern and a module"],
+    ),
+  ],
+)
+@pytest.mark.parametrize('dry', [(), ('--dry_run',)], ids=['run', 'dry run'])
+def test_methods(refused, method, settings, texts, dry):
+  refused(*texts, method=method, add=dry, **settings)
 
 
 def test_a_folder_that_is_a_file(tmp_path, capsys):

@@ -109,6 +109,13 @@ def test_adapters_and_norms_are_the_baseline_of_attempt():
   assert round((adapters + norms * _H) / 1e6, 1) == 1.9
 
 
+def test_bitfit_and_the_places_without_a_site_are_the_baseline_of_attempt():
+  """Asai et al. 2022, table 1: 280K, keys, norms and logits among them."""
+  keys, norms, logits = 3 * _L * _H, (_L * 2 + _L * 3 + 2) * _H, 32_128
+  whole = FORMULAS['t5_base', 'bitfit'] + keys + norms + logits
+  assert round(whole / 1e3, -1) == 280
+
+
 def test_attempt_without_its_layer_norm_is_what_the_released_code_trains():
   case = ('t5_base', 'attempt', f'SOURCE_PROMPTS={_SIX}')
   table = [('encoder/prompt/targets/.*', 1.0)]

@@ -2,7 +2,7 @@
 
 A check that passes a broken engine is worth nothing, so each is first seen to
 pass the engine as it is, by contract_test.py or its own file, and to fail
-here. The last test prints which bug was caught by what (`pytest -rP`).
+here. Which bug was caught by what is printed at the end of the tests.
 """
 
 import pathlib

@@ -60,10 +60,10 @@ class Adapter(nn.Module):
 
   def _check(self):
     where = '/'.join(self.path)
-    if self.bottleneck < 1:
+    if not isinstance(self.bottleneck, int) or self.bottleneck < 1:
       raise UserError(
-        f'Adapter got bottleneck={self.bottleneck}; expected at least 1 unit, '
-        f'at {where}. Set BOTTLENECK, a sixteenth of the model width say.'
+        f'Adapter got bottleneck={self.bottleneck!r}; expected a whole number, '
+        f'at least 1 unit, at {where}. Set BOTTLENECK, a sixteenth of the model width say.'
       )
     if self.activation not in _ACTIVATIONS:
       raise UserError(

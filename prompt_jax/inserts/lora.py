@@ -40,9 +40,9 @@ class LoRA(nn.Module):
     self, y: Float[Array, 'B T F'], x: Float[Array, 'B T D']
   ) -> Float[Array, 'B T F']:
     """Args: y [B,T,F], produced; x [B,T,D], consumed."""
-    if self.rank < 1:
+    if not isinstance(self.rank, int) or self.rank < 1:
       raise UserError(
-        f'LoRA got rank={self.rank}; expected at least 1, at '
+        f'LoRA got rank={self.rank!r}; expected a whole number, at least 1, at '
         f'{"/".join(self.path)}. Set RANK, 8 say.'
       )
     a = self.param('lora_a', _init, (x.shape[-1], self.rank))

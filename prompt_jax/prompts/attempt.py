@@ -105,6 +105,12 @@ class Attempt(nn.Module):
         f'Attempt got attention={self.attention!r}; expected one of {KINDS}. '
         f'Nearest: {params.nearest(str(self.attention), KINDS, 1)[0]!r}.'
       )
+    if self.temperature is not None and not self.temperature > 0:
+      raise UserError(
+        f'Attempt got temperature={self.temperature}; expected a number above '
+        '0, which the scores are divided by, or None for e times the width. '
+        'Correct TEMPERATURE.'
+      )
     self.bank = self.sources()
     self.targets = self.target() if self.target else None
     if self.attention != 'constant':
@@ -172,7 +178,8 @@ class Attempt(nn.Module):
       return jnp.full(every.shape[:2], 1 / count, jnp.float32)
     seen = jnp.ones_like(mask) if self.pool_padding else mask
     query = self.query(pooled_max(embeds, seen))
-    query /= self.temperature or math.e * embeds.shape[-1]
+    usual = self.temperature is None
+    query /= math.e * embeds.shape[-1] if usual else self.temperature
     if self.attention == 'token':
       return jnp.einsum('bjph,bh->bjp', every, query, precision=EXACT)
     keys = every.max(axis=2)

@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from prompt_jax.errors import UserError
 from prompt_jax.typing import Array, Float
 
 # Prompts are computed in float32 on any hardware.
@@ -44,7 +45,15 @@ class Linear(nn.Module):
 
   @nn.compact
   def __call__(self, x: Float[Array, '... I']) -> Float[Array, '... O']:
-    """Args: x float32[..., in]. Returns: float32[..., out]."""
+    """Args: x float32[..., in]. Returns: float32[..., out].
+
+    Raises: UserError for a size below 1.
+    """
+    if not isinstance(self.features, int) or self.features < 1:
+      raise UserError(
+        f'{"/".join(self.path)} got {self.features!r} units; expected a whole '
+        'number, 1 or more. Correct BOTTLENECK.'
+      )
     init = self.init or uniform_within(x.shape[-1] ** -0.5)
     named = nn.with_logical_partitioning
     shape = (x.shape[-1], self.features)
@@ -83,5 +92,13 @@ class Dropout(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    """Args: x of any shape. Returns: the same shape."""
+    """Args: x of any shape. Returns: the same shape.
+
+    Raises: UserError for a rate outside of [0, 1).
+    """
+    if not 0 <= self.rate < 1:
+      raise UserError(
+        f'{"/".join(self.path)} got a dropout rate of {self.rate}; expected at '
+        'least 0 and less than 1, such as 0.1.'
+      )
     return nn.Dropout(self.rate)(x, not self.has_rng('dropout'))

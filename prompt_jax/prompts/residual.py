@@ -15,6 +15,7 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax.numpy as jnp
 
+from prompt_jax.errors import UserError
 from prompt_jax.prompts.mlp import MLP
 from prompt_jax.prompts.prompt import Prompt
 from prompt_jax.prompts.rows import by_task
@@ -38,6 +39,12 @@ class Residual(nn.Module):
   residual: bool = True
 
   def setup(self):
+    if not callable(self.kind):
+      raise UserError(
+        f'Residual got kind={self.kind!r}; expected a network, a class and not '
+        'its name. Use --gin.NETWORK=@prompts.MLP, @prompts.LSTM or '
+        '@prompts.Transformer.'
+      )
     self.inner = self.source()
     self.network = self.kind()
 

@@ -21,6 +21,7 @@ import re
 import flax.linen as nn
 
 from prompt_jax import params
+from prompt_jax.errors import UserError
 from prompt_jax.t5.config import T5Config
 from prompt_jax.typing import Array
 
@@ -58,9 +59,17 @@ def _at(make: Callable[..., nn.Module], path: str) -> bool:
 def select(inserts: Inserts, config: T5Config) -> list[list[str]]:
   """The sites each insert meets, in the order of `inserts`.
 
-  Raises: UserError if a pattern meets no site (shows the nearest).
+  Raises: UserError if a pattern meets no site (shows the nearest), or an
+    insert is no pair.
   """
   found = sites(config)
+  for pair in inserts:
+    is_pair = isinstance(pair, Sequence) and len(pair) == 2
+    if not is_pair or not isinstance(pair[0], str) or not callable(pair[1]):
+      raise UserError(
+        f'inserts has {pair!r}; expected pairs of a site pattern and a module, '
+        "such as [('.*/(query|value)', @inserts.LoRA)]."
+      )
   return [
     params.match(pattern, [at for at in found if _at(make, at)], 'inserts')
     for pattern, make in inserts

@@ -71,6 +71,12 @@ class Plan:
         f'PATIENCE is {self.patience} but BEST_METRIC is None; expected the '
         "metric to wait for, such as --gin.BEST_METRIC='accuracy'."
       )
+    if self.patience and not self.eval_period:
+      raise UserError(
+        f'PATIENCE is {self.patience} but EVAL_PERIOD is 0, which evaluates at '
+        'the end alone; expected evaluations on the way, which patience '
+        'counts. Give --gin.EVAL_PERIOD=100, say.'
+      )
 
   @property
   def counts_epochs(self) -> bool:

@@ -104,6 +104,14 @@ class Ranking:
   criterion: Callable = hinge
   by_length: bool = True
 
+  def __post_init__(self):
+    if not callable(self.criterion):
+      raise UserError(
+        f'Ranking got criterion={self.criterion!r}; expected a function and '
+        'not its name. Use --gin.CRITERION=@ranking.hinge or '
+        '@ranking.softmax.'
+      )
+
   def _tokens(self, length: int) -> np.ndarray:
     """int32[C,U]: the labels with EOS, padded to the targets' length."""
     if isinstance(self.labels, str) or not self.labels:

@@ -211,3 +211,41 @@ def test_errors(make, message):
   with pytest.raises(UserError) as error:
     make()
   assert message in str(error.value)
+
+
+@pytest.mark.parametrize('least', [5, 128])
+def test_tasks_of_a_table_act_as_if_each_were_alone(least):
+  options = dict(
+    min_dim_size_to_factor=least,
+    multiply_by_parameter_scale=True,
+    weight_decay_rate=1e-3,
+  )
+  names = ('tasks', 'prompt', 'prompt_embed')
+  table = adafactor(logical_axes={PROMPT: names}, **options)
+  alone = adafactor(**options)
+  # of sizes so unlike that a clip over the table would be felt by all
+  sizes = np.array([0.1, 1, 30], np.float32).reshape(3, 1, 1)
+  params, own = _normal(0, 3, 7, 11) * sizes, {}
+  for seed in range(1, 5):
+    grads = _normal(seed, 3, 7, 11) * sizes**seed
+    state = own.get('table') or table.init({PROMPT: params})
+    updates, own['table'] = table.update(
+      {PROMPT: grads}, state, {PROMPT: params}, learning_rate={PROMPT: 0.3}
+    )
+    for task in range(3):
+      one = {PROMPT: params[task]}
+      state = own.get(task) or alone.init(one)
+      want, own[task] = alone.update(
+        {PROMPT: grads[task]}, state, one, learning_rate={PROMPT: 0.3}
+      )
+      np.testing.assert_allclose(
+        updates[PROMPT][task], want[PROMPT], rtol=1e-6, atol=1e-6
+      )
+    params = params + np.asarray(updates[PROMPT])
+  factored = own['table'].v_row
+  assert (factored[PROMPT].shape == (3, 7)) if least == 5 else factored == {}
+
+
+def test_a_number_a_task_is_not_factored():
+  table = adafactor(logical_axes={'p': ('tasks', 'prompt')})
+  assert table.init({'p': jnp.zeros((131, 137))}).v_row == {}
