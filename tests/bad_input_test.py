@@ -239,7 +239,11 @@ def test_settings(refused, settings, texts):
       {'prompts.MLP.dropout': 1.5},
       ['got a dropout rate of 1.5; expected at least 0 and less than 1'],
     ),
-    ('lora', {'RANK': "'8'"}, ["LoRA got rank='8'; expected a whole number"]),
+    (
+      'lora',
+      {'RANK': "'8'", 'PROMPT_LENGTH': None},
+      ["LoRA got rank='8'; expected a whole number"],
+    ),
     (
       'perceptron',
       {'CRITERION': "'hinge'", 'RANKED_LABELS': "['no', 'yes']"},
@@ -257,7 +261,10 @@ def test_settings(refused, settings, texts):
     ),
     (
       'lora',
-      {'prompted.PromptEncoderDecoder.inserts': "['.*/query']"},
+      {
+        'prompted.PromptEncoderDecoder.inserts': "['.*/query']",
+        'PROMPT_LENGTH': None,
+      },
       ["inserts has '.*/query'; expected pairs of a site pattern and a module"],
     ),
   ],

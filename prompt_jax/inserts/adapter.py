@@ -63,7 +63,8 @@ class Adapter(nn.Module):
     if not isinstance(self.bottleneck, int) or self.bottleneck < 1:
       raise UserError(
         f'Adapter got bottleneck={self.bottleneck!r}; expected a whole number, '
-        f'at least 1 unit, at {where}. Set BOTTLENECK, a sixteenth of the model width say.'
+        f'at least 1 unit, at {where}. Set BOTTLENECK, a sixteenth of the '
+        'model width say.'
       )
     if self.activation not in _ACTIVATIONS:
       raise UserError(
