@@ -18,7 +18,7 @@ def _folder(root: pathlib.Path, name: str, setting: str) -> pathlib.Path:
 def fixtures(name: str) -> pathlib.Path:
   """A folder of golden arrays, from PROMPT_JAX_FIXTURES."""
   root = os.environ.get('PROMPT_JAX_FIXTURES', _SHARED / 'fixtures')
-  return _folder(pathlib.Path(root), name, 'PROMPT_JAX_FIXTURES')
+  return _folder(pathlib.Path(root).resolve(), name, 'PROMPT_JAX_FIXTURES')
 
 
 def shared(name: str) -> pathlib.Path:

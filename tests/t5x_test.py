@@ -128,7 +128,6 @@ def test_losses_and_scores_are_those_of_t5x(bridge, name):
 
 @pytest.mark.slow  # compiles a beam search
 def test_decodes_with_one_beam_as_t5x_does(bridge):
-  # of this model one beam and greedy decoding differ
   stored, sizes, tree, batch = _stored('t5_1_0')
   module = PromptEncoderDecoder(_config(sizes))
   model = bridge.EncoderDecoderModel(module, None, None, None)
@@ -136,7 +135,6 @@ def test_decodes_with_one_beam_as_t5x_does(bridge):
     tree, batch, jax.random.PRNGKey(0)
   )
   np.testing.assert_array_equal(tokens, stored['decode/beam1_tokens'][:, -1])
-  assert (tokens != stored['decode/greedy_tokens']).any()
   np.testing.assert_allclose(
     aux['scores'], stored['decode/beam1_scores'][:, -1], atol=1e-4
   )

@@ -1,6 +1,7 @@
 """Adafactor against trajectories of T5X's, to the tolerances stored there."""
 
 import json
+import re
 
 import jax
 import jax.numpy as jnp
@@ -16,31 +17,32 @@ STATE_RTOL = 1e-5
 MOMENTUM_BF16_RTOL = 1e-2
 BF16_ATOL, BF16_EQUAL = 2e-2, 0.95
 PROMPT = {'rtol': 2e-5, 'atol': 2e-5}
-CASES = (
-  'prompt_tuning',
-  'prompt_tuning_late',
-  'prompt_tuning_late_offset',
-  'finetune_default',
-  'big_late_wd',
-  'big_unfactored',
-  'momentum',
-  'momentum_bf16',
-  'no_clip_eps',
-  'clip_2',
-  'wd_lr_exponent',
-  'global_norm_clip',
-  'max_parameter_scale',
-  'min_dim_5',
-  'stacked_rules',
-  'two_cols_rules',
-  'bf16_params',
-)
 
 
 def _read():
   folder = fixtures('adafactor')
   table = json.loads((folder / 'cases.json').read_text())
   return table, np.load(folder / 'adafactor.npz')
+
+
+def _cases():
+  """The cases of the set; [] where there is none."""
+  try:
+    return sorted(_read()[0]['cases'])
+  except pytest.skip.Exception:
+    return []
+
+
+def _starts():
+  """(size, first step) of the trajectories of prompts."""
+  try:
+    file = fixtures('prompt_tuning') / 'adafactor_prompt.npz'
+  except pytest.skip.Exception:
+    return []
+  found = [
+    re.fullmatch(r'(\w+)_step(\d+)_params', k) for k in np.load(file).files
+  ]
+  return [(match[1], int(match[2])) for match in found if match]
 
 
 def _run(optimizer, params, grads, rates):
@@ -58,13 +60,13 @@ def _run(optimizer, params, grads, rates):
   return history, state
 
 
-def _compare_state(state, stored, prefix, case):
+def _compare_state(state, stored, prefix, momentum):
   for field in ('v', 'v_row', 'v_col', 'm'):
     key = f'{prefix}/{field}'
     if key not in stored.files:
       continue
     got = getattr(state, field)[prefix.split('/')[1]]
-    bf16 = field == 'm' and case == 'momentum_bf16'
+    bf16 = field == 'm' and momentum == 'bfloat16'
     assert got.dtype == (jnp.bfloat16 if bf16 else jnp.float32)
     np.testing.assert_allclose(
       got.astype(jnp.float32),
@@ -74,12 +76,7 @@ def _compare_state(state, stored, prefix, case):
     )
 
 
-def test_every_stored_case_is_run():
-  table, _ = _read()
-  assert set(table['cases']) == set(CASES)
-
-
-@pytest.mark.parametrize('case', CASES)
+@pytest.mark.parametrize('case', _cases())
 def test_trajectory(case):
   table, stored = _read()
   setting = table['cases'][case]
@@ -106,15 +103,18 @@ def test_trajectory(case):
       np.testing.assert_allclose(got, want, rtol=0, atol=BF16_ATOL)
     else:
       np.testing.assert_allclose(got, want, **PARAMS, err_msg=name)
-    _compare_state(state, stored, f'{case}/{name}', case)
+    momentum = setting['hyper_params'].get('dtype_momentum')
+    _compare_state(state, stored, f'{case}/{name}', momentum)
 
 
 def test_a_late_counter_takes_steps_of_the_rate_itself():
-  _, stored = _read()
-  rate = 0.3
+  table, stored = _read()
+  case = 'prompt_tuning_late'
+  rate = float(stored[f'{case}/lr'][0])
+  first = table['cases'][case]['first_step']
   grads = stored['grads/prompt'].astype(np.float32)
   params = {'prompt': jnp.asarray(stored['init/prompt'])}
-  optimizer = adafactor(multiply_by_parameter_scale=False, first_step=1_100_000)
+  optimizer = adafactor(multiply_by_parameter_scale=False, first_step=first)
   history, _ = _run(
     optimizer, params, [{'prompt': g} for g in grads], [rate] * len(grads)
   )
@@ -156,8 +156,7 @@ def _compare_shapes(row, optimizer):
     assert list(got.shape) == row[field], (row, field)
 
 
-@pytest.mark.parametrize('start', [0, 1_100_000])
-@pytest.mark.parametrize('size', ['small', 'p100', 'long'])
+@pytest.mark.parametrize(('size', 'start'), _starts())
 def test_prompt_tuning(size, start):
   stored = np.load(fixtures('prompt_tuning') / 'adafactor_prompt.npz')
   path, prefix = 'encoder/prompt/prompt', f'{size}_step{start}'

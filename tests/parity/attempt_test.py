@@ -147,7 +147,8 @@ def test_gradients(case, how):
 def test_padding_matters_to_their_prompt_only(case):
   stored = _stored('attempt')
   gap = stored[f'{case}/prompt'] - stored[f'{case}/padded_prompt']
-  assert (np.abs(gap).max() > 1e-3) == (not case.startswith('constant'))
+  # ten times the tolerance: the temperature grows with the width
+  assert (np.abs(gap).max() > 1e-4) == (not case.startswith('constant'))
 
 
 def _base(stored):

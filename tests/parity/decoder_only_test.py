@@ -41,8 +41,10 @@ def golden():
     flat['decoder/layers_0/mlp/wo/kernel'].shape[0],
     num_heads,
     num_encoder_layers=0,
-    num_decoder_layers=1,
-    mlp_activations=('relu',),
+    num_decoder_layers=len({k.split('/')[1] for k in flat if '/layers_' in k}),
+    mlp_activations=('gelu', 'linear')
+    if 'decoder/layers_0/mlp/wi_0/kernel' in flat
+    else ('relu',),
     tied_logits=True,
     relpos_num_buckets=num_buckets,
   )

@@ -200,10 +200,11 @@ def test_partial_models(name):
   }
   for path, wanted in theirs.items():
     np.testing.assert_array_equal(kept[path], wanted, err_msg=path)
-  if 0 not in stored[f'{name}/encoder_layers']:
-    # theirs loses the position tables with layer 0; ours, zeroed, is as none
-    tables = [path for path in kept if path.endswith('rel_embedding')]
-    kept |= {path: jnp.zeros_like(kept[path]) for path in tables}
+  for stack in ('encoder', 'decoder'):
+    if 0 not in stored[f'{name}/{stack}_layers']:
+      # theirs loses the positions with layer 0; ours, zeroed, are as none
+      path = f'{stack}/relpos_bias/rel_embedding'
+      kept |= {path: jnp.zeros_like(kept[path])}
   batch = _batch(stored)
   run = _run_of(_model_of(smaller, len(prompt)))
   value, grad, logits, encoded = run(prompt, kept, batch)
