@@ -162,10 +162,14 @@ def tune(
   Args:
     model, task, folder, settings: as for `configured`.
     options: its method, start and split.
+  Raises: SystemExit if SIGTERM ended it: half a run is no result.
   """
   run = configured(model, task, folder, settings, **options)
   first = task if isinstance(task, local.FileTask) else task[0]
-  return Tuned(run, first.name, train.train(run))
+  summary = train.train(run)
+  if summary['reason'] == 'SIGTERM':
+    raise SystemExit(f'SIGTERM: the same command goes on with {run.folder}')
+  return Tuned(run, first.name, summary)
 
 
 def evaluate(

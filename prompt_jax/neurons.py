@@ -85,6 +85,10 @@ class Neurons:
         f'UNTRAINED_ROWS is {self.untrained_rows} and there is a PROMPT_FILE; '
         'expected one prompt, untrained or saved. Leave one of them out.'
       )
+    if self.untrained_rows < 0:
+      raise UserError(
+        f'UNTRAINED_ROWS is {self.untrained_rows}; expected 0 or more.'
+      )
     if self.max_examples < 1:
       raise UserError(
         f'MAX_EXAMPLES is {self.max_examples}; expected at least 1.'

@@ -78,6 +78,12 @@ def growing(
 def _count(depths, widths, steps) -> int:
   """How many stages there are; raises UserError for what is none."""
   given = {'STAGE_DEPTHS': depths, 'STAGE_WIDTHS': widths, 'STAGE_STEPS': steps}
+  for name, x in given.items():
+    if x is not None and not isinstance(x, (list, tuple)):
+      raise UserError(
+        f'{name} is {x!r}; expected a list, an entry for each stage, such as '
+        f'[{x!r}], or None for what is not cut.'
+      )
   said = {name: list(x) for name, x in given.items() if x is not None}
   count = len(next(iter(said.values()), [1]))
   if any(len(x) != count for x in said.values()) or not count:

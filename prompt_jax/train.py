@@ -160,6 +160,14 @@ class Run:
         f'EVAL_MODELS is {names}; expected one or both of '
         f'{", ".join(_EVALUATED)}, the one that BEST_METRIC is of first.'
       )
+    parts = len(self.staging.cuts)
+    if parts > 1 and names[0] == 'stage' and self.plan.best_metric is not None:
+      raise UserError(
+        f'BEST_METRIC would compare the scores of {parts} different parts of '
+        "the model, for EVAL_MODELS begins with 'stage'; expected the whole "
+        "model's. Use --gin.EVAL_MODELS=\"['full', 'stage']\", or leave "
+        'BEST_METRIC out.'
+      )
 
   def identity(self, rates: Mapping[str, float], digest: str) -> dict:
     """What two lives of one run must have in common."""

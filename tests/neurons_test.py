@@ -95,6 +95,7 @@ def test_bad_input(tmp_path):
       neurons.score(_run(tmp_path, 2, **fields))
 
   fails('UNTRAINED_ROWS is 3 and there is a PROMPT_FILE', prompt_file='a.npy')
+  fails('UNTRAINED_ROWS is -3; expected 0 or more', untrained_rows=-3)
   fails('MAX_EXAMPLES is 0; expected at least 1', max_examples=0)
   files = {'first': 'a.npy'}
   fails(

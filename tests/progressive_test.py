@@ -181,6 +181,11 @@ def test_what_is_evaluated(small, tmp_path):
   run = begin(small, tmp_path, EVAL_MODELS="['stage', 'best']")
   with pytest.raises(UserError, match='EVAL_MODELS is .*expected one or both'):
     run.check()
+  settings = {'EVAL_MODELS': "['stage', 'full']", 'BEST_METRIC': 'accuracy'}
+  with pytest.raises(
+    UserError, match='compare the scores of . different parts'
+  ):
+    begin(small, tmp_path, **settings).check()
 
 
 @pytest.mark.slow

@@ -75,6 +75,7 @@ SHARES = {
   'steps': (dict(depths=[0.5, 1], steps=[3]), 'expected lists of one length'),
   'above 1': (dict(depths=[0.5, 2]), 'STAGE_DEPTHS has the share 2; expected'),
   'zero': (dict(widths=[0, 1]), 'STAGE_WIDTHS has the share 0; expected'),
+  'no list': (dict(depths=0.25), 'STAGE_DEPTHS is 0.25; expected a list'),
   'text': (dict(widths=['all']), "has the share 'all'; expected numbers"),
   'too few steps': (dict(depths=QUARTERS), 'TRAIN_STEPS is 3, too few for 4'),
 }

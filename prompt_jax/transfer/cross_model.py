@@ -53,6 +53,22 @@ class Training:
   blind: bool = False
   weight: float = 1.0
 
+  def __post_init__(self):
+    for name, value, least in (
+      ('steps', self.steps, 0),
+      ('train_batch_size', self.batch_size, 1),
+      ('eval_period', self.eval_period, 0),
+    ):
+      if value < least:
+        raise UserError(
+          f'--{name} is {value}; expected a whole number, {least} or more.'
+        )
+    if not self.rate > 0:
+      raise UserError(
+        f'--rate is {self.rate}; expected a number above 0, such as '
+        f'{TASK_RATE}.'
+      )
+
 
 def _saved(prompts: Shelf, folder: pathlib.Path) -> tuple[str, ...]:
   """The files of a shelf, written to a folder."""
@@ -137,7 +153,8 @@ def train_by_task(
     own: prompts of the target base for these tasks: `training.weight` times
       the distance to them is added to the loss. None is the task loss alone.
   Returns: the projector.npz written.
-  Raises: UserError for a projector of another width, or as `train.train`.
+  Raises: UserError for a projector of another width, or as `train.train`;
+    SystemExit if SIGTERM ended it, for half a run is no projector.
   """
   from prompt_jax import train
   from prompt_jax.session import Session
@@ -149,6 +166,8 @@ def train_by_task(
   own = own and own.only(source.names)
   run = _run(base, source, own, network, folder, training, settings)
   summary = train.train(run)
+  if summary['reason'] == 'SIGTERM':
+    raise SystemExit(f'SIGTERM: the same command goes on with {folder}')
   with contextlib.redirect_stdout(io.StringIO()):  # said at the start
     state, _ = Session(run, Interruption()).restore()
   flat = {
@@ -169,6 +188,7 @@ def train_by_distance(
   network: projectors.Projector,
   output: str | os.PathLike,
   training: Training,
+  allow_other_base: bool = False,
 ) -> tuple[pathlib.Path, list[float]]:
   """Trains a projector towards the target base's own prompts.
 
@@ -176,11 +196,18 @@ def train_by_distance(
     base: the target, which is not run.
     source, target: prompts of the same tasks on both bases.
     network, output, training: as for `train_by_task`.
+    allow_other_base: accept targets that are prompts of another base.
   Returns: (the projector.npz written, the loss of every step).
   Raises: UserError as `distance.fit`, or for prompts of another base.
   """
   check_width(network, base)
-  target.check_base(base.digest, base.vocabulary_digest, False)
+  if training.blind:
+    raise UserError(
+      'Training by distance reads the sources, but was asked to be blind; '
+      'expected one of them. Use --objective task with --blind.'
+    )
+  known = (base.digest, base.vocabulary_digest)
+  target.check_base(*known, allow_other_base)
   flat, losses = distance.fit(
     network,
     source,

@@ -45,6 +45,11 @@ def run(args: argparse.Namespace) -> list[str]:
   """Compares. Returns: what is printed."""
   shelf = reading.prompts_of(args)
   _check(shelf, args.rows)
+  if not args.base and (args.layers or args.position):
+    raise UserError(
+      '--layers and --position are of ON, the overlap of neurons, for which '
+      'there is no --base; expected the base of the prompts. Give --base.'
+    )
   folder = pathlib.Path(args.output).expanduser()
   found = indicators.between(shelf.prompts[:, args.rows :])
   lines, on, aligned = [], None, None

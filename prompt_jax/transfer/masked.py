@@ -45,6 +45,13 @@ class Experiment:
   others: int | None = None
   seed: int = 0
 
+  def __post_init__(self):
+    if self.draws < 0 or (self.others is not None and self.others < 0):
+      raise UserError(
+        f'--draws is {self.draws} and --others {self.others}; expected numbers '
+        'of masks, 0 or more.'
+      )
+
 
 class Masked:
   """A base with prompts, some of whose neurons can be switched off.

@@ -30,7 +30,7 @@ def chosen(layers: int, asked: Sequence[int] | str | None = None) -> list[int]:
   Args:
     layers: L, how many were recorded.
     asked: numbers from 0; 'all'; None is the last three, or all of fewer.
-  Raises: UserError for a layer that was not recorded.
+  Raises: UserError for a layer that was not recorded, or not in order.
   """
   if asked is None:
     return list(range(max(layers - LAST, 0), layers))
@@ -42,6 +42,11 @@ def chosen(layers: int, asked: Sequence[int] | str | None = None) -> list[int]:
       f'Layers {list(asked)} were asked for; expected numbers from 0 to '
       f'{layers - 1}, of the {layers} layers that were recorded. Correct '
       '--layers, or leave it out for the last three.'
+    )
+  if list(asked) != sorted({*asked}):
+    raise UserError(
+      f'Layers {list(asked)} were asked for; expected each once, in order. '
+      f'Use --layers {" ".join(map(str, sorted({*asked})))}.'
     )
   return list(asked)
 

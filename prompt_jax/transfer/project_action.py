@@ -82,7 +82,8 @@ def run(args: argparse.Namespace) -> list[str]:
     )
     return [str(path)]
   path, losses = cross_model.train_by_distance(
-    base, source, target, network, args.output, training
+    *(base, source, target, network, args.output, training),
+    allow_other_base=args.allow_other_base,
   )
   first, last = losses[:1], losses[-1:]
   said = f'mean square {first[0]:.4g} -> {last[0]:.4g}' if losses else 'no step'

@@ -41,6 +41,7 @@ def run(args: argparse.Namespace) -> list[str]:
     reading.settings_of(args),
     own and shelves.read(own, args.allow_other_base),
     args.random_seed,
+    args.allow_other_base,
   )
   return [*table(found), '', *collapse_lines(found.diagnostic), args.output]
 

@@ -45,10 +45,17 @@ class Evaluated:
 
 
 def project(
-  path: str | os.PathLike, source: Shelf, base: Base
+  path: str | os.PathLike,
+  source: Shelf,
+  base: Base,
+  allow_other_base: bool = False,
 ) -> tuple[Shelf, dict[str, Any]]:
   """Projects a shelf of source prompts.
 
+  Args:
+    path: projector.npz. source: of the base that it was trained on.
+    base: the target.
+    allow_other_base: accept sources of another base.
   Returns: (a shelf of the target base, the projector's sidecar).
   Raises: UserError for sources of another shape or base, or another target.
   """
@@ -62,7 +69,11 @@ def project(
     source_of = (wanted, '')
     for name, side in zip(source.names, source.sidecars, strict=True):
       digest = {'base_digest': side.get('base_digest')}
-      saved.check_base(digest, *source_of, path=f'The source prompt {name}')
+      saved.check_base(
+        *(digest, *source_of),
+        allow=allow_other_base,
+        path=f'The source prompt {name}',
+      )
   made = projectors.apply(network, flat, _seen(about, source.prompts))
   sidecar = {'method': 'projected', 'projector': str(path), **base.sidecar()}
   sidecars = tuple({**sidecar, 'task': name} for name in source.names)
@@ -84,6 +95,7 @@ def evaluate(
   settings: grid.Settings | None = None,
   own: Shelf | None = None,
   seed: int = 0,
+  allow_other_base: bool = False,
 ) -> Evaluated:
   """Scores a projector on tasks, without training, and looks for a collapse.
 
@@ -97,11 +109,12 @@ def evaluate(
     settings: how tasks are read and answered.
     own: prompts of the target base, for comparison; of any length.
     seed: of random sources and the random prompt.
+    allow_other_base: accept sources, and prompts for comparison, of another.
   Returns: Evaluated.
   Raises: UserError as `project`; for a task without a source prompt.
   """
   settings = settings or grid.Settings()
-  made, about = project(path, source, base)
+  made, about = project(path, source, base, allow_other_base)
   whole, kinds = _compared(path, source, made, seed)
   sets = [grid.examples_of(task, base, settings) for task in tasks]
   names = {}
@@ -112,7 +125,8 @@ def evaluate(
   if own is not None:
     known = {t: {'own': t} for t in names if t in own.names}
     of_own = [each for each in sets if each.task in known]
-    for task, found in score_each(base, own, of_own, known, settings).items():
+    given = (base, own, of_own, known, settings, allow_other_base)
+    for task, found in score_each(*given).items():
       scores[task] |= found
   diagnostic = _diagnostic(path, source, made, scores)
   diagnostic |= {'trained_on': ', '.join(about.get('tasks', ()))}
@@ -150,17 +164,22 @@ def _write(found: Evaluated, folder: pathlib.Path) -> None:
 
 
 def score_each(
-  base: Base, shelf: Shelf, sets, names: Mapping, settings: grid.Settings
+  base: Base,
+  shelf: Shelf,
+  sets,
+  names: Mapping,
+  settings: grid.Settings,
+  allow_other_base: bool = False,
 ) -> dict[str, dict[str, float]]:
   """Scores some prompts of a shelf on each task.
 
   Args:
-    base, shelf, settings: as for `evaluate`.
+    base, shelf, settings, allow_other_base: as for `evaluate`.
     sets: evaluation sets.
     names: {task: {what it is called: name of the prompt}}.
   Returns: {task: {what it is called: score in percent}}.
   """
-  model, flat = base.prompted(shelf)
+  model, flat = base.prompted(shelf, allow_other_base=allow_other_base)
   answerer = answers.Answerer(model, *features.codec(base.vocabulary))
   scores: dict[str, dict[str, float]] = {}
   for each in sets:

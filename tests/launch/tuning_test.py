@@ -28,6 +28,14 @@ def tuned(films, tmp_path):
   )
 
 
+def test_half_a_run_is_no_result(films, tmp_path, monkeypatch):
+  monkeypatch.setattr(
+    tuning.train, 'train', lambda run: {'reason': 'SIGTERM', 'step': 1}
+  )
+  with pytest.raises(SystemExit, match='the same command goes on'):
+    tuning.tune(small.model(), films, tmp_path / 'run', SETTINGS)
+
+
 def test_a_run_and_its_evaluation(films, tuned, tmp_path):
   prompt, _ = saved.load(tuned.prompt(), (3, small.WIDTH))
   start, _ = saved.load(tmp_path / 'run/prompts/0' / f'{small.TASK}.npy')

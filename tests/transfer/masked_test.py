@@ -75,6 +75,11 @@ def test_tasks_draw_their_own_others_and_random_masks():
   assert len({*kept}) == 3 * 7
 
 
+def test_fewer_masks_than_none():
+  with pytest.raises(UserError, match='--others -1; expected numbers of masks'):
+    masked.Experiment(others=-1)
+
+
 def test_a_task_without_a_prompt(prompts):
   held = shelf.read(prompts).only(small.tasks()[:1])
   with pytest.raises(UserError, match='no prompt of'):

@@ -55,6 +55,8 @@ def test_layer_by_layer():
 def test_layers_that_were_not_recorded():
   with pytest.raises(UserError, match='from 0 to 4, of the 5 layers'):
     overlap.overlaps(patterns(0.5, 0.5), [3, L])
+  with pytest.raises(UserError, match='each once, in order. Use --layers 0 2'):
+    overlap.overlaps(patterns(0.5, 0.5), [2, 0, 0])
   with pytest.raises(UserError, match='expected .prompts, layers, neurons.'):
     overlap.overlaps(patterns(0.5, 0.5)[0])
   assert overlap.chosen(2) == [0, 1]  # of fewer than three, all

@@ -120,6 +120,44 @@ def test_by_distance(sources, tmp_path, capsys):
   assert 'Give --length=3' in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+  ('more', 'text'),
+  [
+    (('--blind',), 'was asked to be blind; expected one of them'),
+    (('--steps', '-5'), '--steps is -5; expected a whole number, 0 or more'),
+    (('--train_batch_size', '0'), '--train_batch_size is 0; expected a whole'),
+    (('--rate', '-1'), '--rate is -1.0; expected a number above 0'),
+  ],
+)
+def test_trainings_that_are_none(sources, tmp_path, capsys, more, text):
+  own = small.write(tmp_path / 'own')
+  argv = flags('project', sources, tmp_path / 'out', '--length', '3')
+  assert cli.main([*argv, '--target_prompts', str(own), *more]) == 2
+  assert text in capsys.readouterr().err
+  assert not (tmp_path / 'out').exists()
+
+
+def test_targets_of_another_base(sources, tmp_path, capsys):
+  own = small.write(tmp_path / 'own')
+  for file in own.glob('*.json'):
+    file.write_text('{"base_digest": "another"}')
+  argv = flags('project', sources, tmp_path / 'out', '--hidden', '11')
+  argv += ['--target_prompts', str(own), '--steps', '1', '--length', '3']
+  assert cli.main(argv) == 2
+  assert 'base_digest another, here it is' in capsys.readouterr().err
+  assert cli.main([*argv, '--allow_other_base']) == 0
+
+
+def test_half_a_run_is_no_projector(sources, tmp_path, monkeypatch):
+  monkeypatch.setattr(
+    'prompt_jax.train.train', lambda run: {'reason': 'SIGTERM'}
+  )
+  argv = flags('project', sources, tmp_path / 'out', '--length', '3')
+  with pytest.raises(SystemExit, match='the same command goes on with'):
+    cli.main(argv)
+  assert not (tmp_path / 'out' / 'projector.npz').exists()
+
+
 def test_a_projector_of_another_width(sources, tmp_path):
   held = shelf.read(sources).only(small.tasks())
   with pytest.raises(UserError, match=r'makes prompts \[3, 8\].*\[Q, 7\]'):
