@@ -90,8 +90,8 @@ def split(flat: Mapping[str, Any], table) -> tuple[Flat, Flat, Flat]:
     flat: {path: leaf}.
     table: ordered [(pattern, learning rate)]; what no row matches is frozen.
   Returns: (trainable, frozen, {trainable path: learning rate}).
-  Raises: UserError if the table is empty, a row is no pattern and rate above
-    0, matches nothing at all, or nothing that earlier rows leave.
+  Raises: UserError if the table is empty, or a row is no pattern and rate
+    above 0 or matches nothing at all.
   """
   if not table:
     raise UserError(
@@ -102,12 +102,6 @@ def split(flat: Mapping[str, Any], table) -> tuple[Flat, Flat, Flat]:
   for row in table:
     pattern, rate = _row(row)
     found = match(pattern, list(flat), 'the train table')
-    if not {*found} - rates.keys():
-      raise UserError(
-        f'{pattern!r} in the train table matches only what earlier rows match '
-        f'too, such as {found[0]}, so its rate {rate:g} is nowhere used; '
-        'expected the narrower pattern first. Change the order of the rows.'
-      )
     for path in found:
       rates.setdefault(path, rate)
   trainable = {path: leaf for path, leaf in flat.items() if path in rates}

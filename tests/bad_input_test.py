@@ -255,11 +255,6 @@ def test_settings(refused, settings, texts):
       ["the row 'encoder/prompt/.*'; expected a pair of a path pattern and"],
     ),
     (
-      'prompt',
-      {'train.Run.table': "[('.*', 0.1), ('encoder/prompt/.*', 0.3)]"},
-      ["'encoder/prompt/.*' in the train table matches only what earlier"],
-    ),
-    (
       'lora',
       {
         'prompted.PromptEncoderDecoder.inserts': "['.*/query']",
