@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from prompt_jax.errors import UserError
-from prompt_jax.prompts.linear import Dropout, Linear
+from prompt_jax.prompts.linear import Linear
 
 
 def test_formula():
@@ -18,10 +18,8 @@ def test_formula():
   np.testing.assert_allclose(out, np.asarray(x) @ w + b, rtol=1e-6, atol=1e-6)
 
 
-def test_sizes_and_rates_that_are_none():
+def test_sizes_that_are_none():
   x = jnp.ones((2, 3))
   for features in 0, 2.5:
     with pytest.raises(UserError, match='units; expected a whole number'):
       Linear(features, (None, None)).init(jax.random.key(0), x)
-  with pytest.raises(UserError, match='a dropout rate of 1.5; expected at'):
-    Dropout(1.5).apply({}, x)
