@@ -22,4 +22,4 @@ def test_sizes_that_are_none():
   x = jnp.ones((2, 3))
   for features in 0, 2.5:
     with pytest.raises(UserError, match='units; expected a whole number'):
-      Linear(features, (None, None)).init(jax.random.key(0), x)
+      Linear(features, (None, None)).init_with_output(jax.random.key(0), x)
