@@ -94,7 +94,7 @@ class FileTask:
           f'such as {", ".join(targets[:3])}. Leave LABELS out to rank the '
           'labels of the task.'
         )
-    if targets and not {*targets} & {*texts}:
+    if targets and texts and not {*targets} & {*texts}:
       raise UserError(
         f'LABELS are {texts}, none of them a target of task {self.name!r}, '
         f'so no answer could be right; expected {", ".join(targets[:5])}. '

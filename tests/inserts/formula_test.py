@@ -90,8 +90,11 @@ def test_adapter_starts_with_nothing_to_add():
 @pytest.mark.parametrize(
   'insert, said',
   [
-    (LoRA(rank=0), 'rank=0; expected at least 1.*Set RANK'),
-    (Adapter(0), 'bottleneck=0; expected at least 1 unit.*Set BOTTLENECK'),
+    (LoRA(rank=0), 'rank=0; expected a whole number, at least 1.*Set RANK'),
+    (
+      Adapter(0),
+      'bottleneck=0; expected a whole number, at least 1 .*Set BOTTLENECK',
+    ),
     (Adapter(2, 'tanh'), "activation='tanh'; expected one of relu, gelu"),
   ],
 )

@@ -175,7 +175,7 @@ def test_beam_search(name):
   for match in found:
     kind = match[0].removesuffix('_tokens')
     # alpha where the name is silent: T5X's default
-    decoding = Decoding('beam', int(match[1]), float(match[2] or 0.6))
+    decoding = Decoding('beam', int(match[1]), alpha=float(match[2] or 0.6))
     tokens, scores = _decode(name, decoding)
     np.testing.assert_array_equal(tokens, stored[match[0]], err_msg=kind)
     np.testing.assert_allclose(
