@@ -3,9 +3,9 @@
     python -m launch.fpt_study --model midi --seeds 0 1 2 \
       --tasks movie_sentiment gloss_supersense word_relation
 
-Per task and seed, all from one start and in as many steps: plain, and by
-layers (LD), by units of MLPs (FR), by both (CR); then plain tuning with as
-many steps as each of them costs, the baseline they have to beat. Says the
+Per task and seed, all from one start and in as many steps: by layers (LD), by
+units of MLPs (FR), by both (CR), and plain; also plain tuning with as many
+steps as each of them costs, the baseline they have to beat. Says the
 difference of the test scores with its standard error, and what is saved: of
 the products by formula, of the FLOPs as compiled, of the seconds.
 
@@ -38,7 +38,6 @@ RUNS = {  # gin files of the paper's three schedules
   'FR': 'runs/progressive_fr.gin',
   'CR': 'runs/progressive_cr.gin',
 }
-_LOOKS, _SHOWN = 10, 8  # evaluations of a run, and batches of each
 _SAVED = ('products', 'flops', 'seconds')
 
 
@@ -56,7 +55,7 @@ class Study:
     self.kept = results.Results(self.out / 'results.jsonl')
 
   def cells(self) -> list[results.Row]:
-    """All runs, plain ones that stop early after those they stop like."""
+    """All runs, plain ones after those that they stop like."""
     args = self.args
     same = {
       'model': args.model,
@@ -66,13 +65,16 @@ class Study:
       'length': args.length,
       'batch_size': args.batch_size,
       'schedule': args.schedule,
+      'looks': args.looks,
+      'shown': args.shown,
     }
+    of = [(run, False) for run in args.runs]
+    of += [(run, True) for run in args.runs] + [(PLAIN, False)]
     return [
       {**same, 'task': task, 'seed': seed, 'run': run, 'stopped': stopped}
       for task in self.tasks
       for seed in args.seeds
-      for stopped in (False, True)
-      for run in ([] if stopped else [PLAIN]) + args.runs
+      for run, stopped in of
     ]
 
   def scores(self, name: str) -> str:
@@ -112,16 +114,19 @@ class Study:
       options['start'] = RUNS[cell['run']]  # read after runs/train.gin
       settings['STAGE_DECODER'] = cell['decoder']
       settings['SCORES_FILE'] = self.scores(cell['task'])
-    settings |= {'TRAIN_STEPS': steps, 'EVAL_STEPS': _SHOWN}
-    settings['EVAL_PERIOD'] = max(1, steps // _LOOKS)
-    task, folder = self.tasks[cell['task']], self.folder(cell)
+    settings |= {'TRAIN_STEPS': steps, 'EVAL_STEPS': cell['shown']}
+    settings['EVAL_PERIOD'] = max(1, cell['steps'] // cell['looks'])
+    task, folder = self.tasks[cell['task']], self.folder(cell, steps)
+    earlier = self._seconds(folder)
     tuned = tuning.tune(cell['model'], task, folder, settings, **options)
-    test = tuning.evaluate(cell['model'], task, folder / 'test', tuned.prompt())
+    tested = folder / f'test_{steps}'
+    test = tuning.evaluate(cell['model'], task, tested, tuned.prompt())
     account = json.loads((folder / 'stages.json').read_text())
     return {
       'test': test[METRIC],
       'made': steps,
-      'seconds': round(tuned.summary['train_seconds'], 1),
+      'folder': folder.name,
+      'seconds': round(earlier + tuned.summary['train_seconds'], 1),
       'saved': account['saved'],
       'curve': sorted(speed.curve(folder, METRIC).items()),
     }
@@ -131,22 +136,51 @@ class Study:
     (row,) = self.kept.where(**{**cell, 'stopped': False})[-1:]
     return max(1, round(cell['steps'] * (1 - row['saved']['products'])))
 
-  def folder(self, cell: results.Row) -> pathlib.Path:
-    """MODEL_DIR of a run."""
+  def _seconds(self, folder: pathlib.Path) -> float:
+    """What the runs took that a run in this folder goes on from."""
+    rows = self.kept.where(folder=folder.name)
+    return max((row['seconds'] for row in rows), default=0.0)
+
+  def folder(self, cell: results.Row, steps: int) -> pathlib.Path:
+    """MODEL_DIR of a run.
+
+    Plain runs of one task and seed that differ in their steps alone are one
+    run, where it has not made too many: at a constant rate, the first steps
+    of a longer run are those of a shorter one.
+    """
+    plain = cell['stopped'] or cell['run'] == PLAIN
+    shared = self._named(cell, PLAIN)
+    if plain and cell['schedule'] == 'constant' and _made(shared) <= steps:
+      return shared
     how = f'{PLAIN}_as_{cell["run"]}' if cell['stopped'] else cell['run']
+    return self._named(cell, how)
+
+  def _named(self, cell: results.Row, how: str) -> pathlib.Path:
     parts = (pathlib.Path(cell['model']).stem, cell['base'], cell['task'])
     parts += (cell['seed'], how, cell['steps'], cell['length'])
     parts += (cell['batch_size'], cell['schedule'])
+    parts += (cell['looks'], cell['shown'])
     parts += ('decoder',) if cell['decoder'] else ()
     return self.out / 'runs' / '_'.join(map(str, parts))
 
   def carry_out(self) -> list[results.Row]:
-    """The rows of all runs; those that are missing are made."""
+    """The rows of all runs; those that are missing are made.
+
+    Runs on parts come first, then the plain ones from the shortest on.
+    """
     told = lambda row: (
       f'{row["task"]} seed {row["seed"]} {row["run"]}'
       f'{" (plain, as dear)" if row["stopped"] else ""}: {row["test"]:.1f}'
     )
-    return self.kept.filled(self.cells(), self.trained, told)
+    cells = self.cells()
+    parts = [c for c in cells if c['run'] != PLAIN and not c['stopped']]
+    rows = self.kept.filled(parts, self.trained, told)
+    plain = [cell for cell in cells if cell not in parts]
+    made = lambda cell: (
+      self._as_dear(cell) if cell['stopped'] else cell['steps']
+    )
+    plain.sort(key=made)
+    return rows + self.kept.filled(plain, self.trained, told)
 
   def show(self, rows: Sequence[results.Row]) -> pathlib.Path:
     """Writes found/ and the report of it."""
@@ -164,11 +198,17 @@ class Study:
       ):
         where = found / f'{row["task"]}, {row["run"]}'
         where.mkdir(parents=True, exist_ok=True)
-        stages = self.folder(row) / 'stages.json'
+        stages = self.out / 'runs' / row['folder'] / 'stages.json'
         shutil.copyfile(stages, where / 'stages.json')
     page = self.out / 'report.html'
     files.write_text(page, report.page(found))
     return page
+
+
+def _made(folder: pathlib.Path) -> int:
+  """The step that a run's last prompt is of, 0 where there is none."""
+  steps = (each.name for each in (folder / 'prompts').glob('*'))
+  return max((int(name) for name in steps if name.isdigit()), default=0)
 
 
 def difference(one: Sequence[float], other: Sequence[float]) -> str:
@@ -193,6 +233,12 @@ def _by_seed(tests: Mapping[tuple, float]) -> list[float]:
   return [statistics.fmean(scores) for scores in seeds.values()]
 
 
+def _runs(rows: Iterable[results.Row]) -> list[str]:
+  """What was run, plain first."""
+  found = {row['run'] for row in rows}
+  return [run for run in (PLAIN, *RUNS) if run in found]
+
+
 def _percent(rows: Iterable[results.Row], key: str) -> str:
   """The mean of what is saved, in percent; '-' where it is not known."""
   known = [100 * s for s in (r['saved'][key] for r in rows) if s is not None]
@@ -205,7 +251,7 @@ def table(rows: Sequence[results.Row]) -> dict[str, Any]:
   names = list(dict.fromkeys(row['task'] for row in rows))
   for name in [*names, *(['all tasks'] if len(names) > 1 else [])]:
     own = [row for row in rows if name in ('all tasks', row['task'])]
-    for run in dict.fromkeys(row['run'] for row in own):
+    for run in _runs(own):
       here = [r for r in own if r['run'] == run and not r['stopped']]
       plain = _tests(r for r in own if r['run'] == PLAIN)
       dear = _tests(r for r in own if r['run'] == run and r['stopped'])
@@ -241,8 +287,9 @@ def table(rows: Sequence[results.Row]) -> dict[str, Any]:
 def curves(rows: Sequence[results.Row]) -> dict[str, dict[str, Any]]:
   """{heading: lines over steps} of the first seed."""
   found: dict[str, dict[str, Any]] = {}
-  for row in rows:
-    if row['seed'] == rows[0]['seed'] and not row['stopped']:
+  shown = [r for r in rows if r['seed'] == rows[0]['seed']]
+  for run in _runs(shown):
+    for row in (r for r in shown if r['run'] == run and not r['stopped']):
       heading = f'{row["task"]}: validation accuracy, percent'
       each = found.setdefault(heading, {'across': 'step', 'lines': {}})
       each['lines'][row['run']] = row['curve']
@@ -261,6 +308,8 @@ def arguments(argv=None) -> argparse.Namespace:
   add('--steps', type=int, default=3000, help='of every run')
   add('--length', type=int, default=20, help='rows of a prompt')
   add('--batch_size', type=int, default=32)
+  add('--looks', type=int, default=10, help='evaluations in --steps')
+  add('--shown', type=int, default=8, help='batches of an evaluation')
   add(
     '--schedule',
     default='constant',

@@ -37,7 +37,6 @@ TYPES = {
 # Those that the shipped bases were not trained on, see `launch.held_out`.
 TARGETS = ('movie_sentiment', 'gloss_supersense', 'word_relation')
 METRIC = 'accuracy'
-_LOOKS = 20  # evaluations of a run: how fine the steps of a speed-up are
 _BATCH = 64  # rows of an evaluation batch
 VARIANTS = {  # of projectors: flags of `prompt-jax transfer project`
   'released': ('--objective', 'task'),
@@ -96,6 +95,7 @@ class Study:
       'steps': self.args.steps,
       'batch_size': self.args.batch_size,
       'length': self.args.length,
+      'looks': self.args.looks,
     }
     return {
       'model': model,
@@ -112,7 +112,7 @@ class Study:
     name = pathlib.Path(cell['model']).stem
     said = (name, cell['base'], cell['task'], start)
     said += tuple(
-      cell[key] for key in ('seed', 'steps', 'batch_size', 'length')
+      cell[key] for key in ('seed', 'steps', 'batch_size', 'length', 'looks')
     )
     return self.out / 'runs' / '_'.join(map(str, said))
 
@@ -125,7 +125,7 @@ class Study:
       'BATCH_SIZE': self.args.batch_size,
       'RANDOM_SEED': cell['seed'],  # one start for all tasks of a seed
       'TRAIN_STEPS': steps,
-      'EVAL_PERIOD': max(1, steps // _LOOKS),
+      'EVAL_PERIOD': max(1, steps // self.args.looks),
       'EVAL_STEPS': -(-shown // _BATCH),
       'EVAL_BATCH_SIZE': _BATCH,
       'PROMPT_LENGTH': self.args.length,
@@ -240,8 +240,8 @@ class Study:
       said = {'from': cell['source'], 'alike': None}
     tuned = self._tuned(cell, '_'.join(self._start(cell)), file)
     curve = speed.curve(tuned.run.folder, METRIC)
-    known = ('model', 'base', 'seed', 'steps', 'batch_size', 'length', 'task')
-    same = {key: cell[key] for key in known}
+    same = self.about(cell['model'], cell['seed'])
+    same['task'] = cell['task']
     scratch = dict(self.kept.where(what='prompt', **same)[-1]['curve'])
     curves = {
       'curve': sorted(curve.items()),
@@ -342,6 +342,7 @@ def arguments(argv=None) -> argparse.Namespace:
   add('--steps', type=int, default=300, help='of every prompt')
   add('--batch_size', type=int, default=32, help='of every prompt')
   add('--length', type=int, default=20, help='rows of a prompt')
+  add('--looks', type=int, default=20, help='evaluations of a run')
   add('--examples', type=int, default=500, help='rows a score is of, at most')
   add('--ratios', nargs='+', type=float, default=[0.05, 0.1, 0.2])
   add('--stack', choices=('encoder', 'decoder'), default='decoder')

@@ -19,6 +19,7 @@ def made(cell):
   return {
     'test': score,
     'made': 10,
+    'folder': 'here',
     'seconds': 5.0,
     'saved': {'products': share, 'flops': share, 'seconds': None},
     'curve': [[1, 50.0], [10, score]],
@@ -33,8 +34,19 @@ def test_every_run_has_a_plain_one_as_dear(study):
   for number, cell in enumerate(cells):
     if cell['stopped']:  # its figure is there by then
       assert {**cell, 'stopped': False} in cells[:number]
-  folders = {study.folder(cell) for cell in cells}
-  assert len(folders) == len(cells)
+
+
+def test_plain_runs_at_a_constant_rate_are_one(study):
+  cells = study.cells()[:5]  # of one seed
+  steps = [c['steps'] - c['stopped'] for c in cells]
+  of = lambda: {study.folder(*each) for each in zip(cells, steps, strict=True)}
+  assert len(of()) == 2 + 1
+  # one that is longer than what is to be compared is no start of it
+  (study.folder(cells[-1], 10) / 'prompts' / '10').mkdir(parents=True)
+  assert len(of()) == 2 + 2 + 1
+  for cell in cells:
+    cell['schedule'] = 'linear'
+  assert len(of()) == 5
 
 
 def test_what_is_there_is_not_made_again(study, monkeypatch):
