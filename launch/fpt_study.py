@@ -111,7 +111,7 @@ class Study:
     if cell['stopped']:
       steps = self._as_dear(cell)
     elif cell['run'] != PLAIN:
-      options['start'] = RUNS[cell['run']]  # read after runs/train.gin
+      options['kind'] = RUNS[cell['run']]
       settings['STAGE_DECODER'] = cell['decoder']
       settings['SCORES_FILE'] = self.scores(cell['task'])
     settings |= {'TRAIN_STEPS': steps, 'EVAL_STEPS': cell['shown']}

@@ -29,6 +29,7 @@ INPUTS = 64
 # share compiled programs.
 BUCKETS = [24, 40, INPUTS]
 PROMPT = 'methods/prompt.gin'
+TRAIN = 'runs/train.gin'
 FULL = 'methods/full.gin'
 
 
@@ -122,6 +123,7 @@ def configured(
   method: str = PROMPT,
   start: str | None = None,
   split: str = 'validation',
+  kind: str = TRAIN,
 ) -> train.Run:
   """A run that `train.train` carries out.
 
@@ -133,12 +135,13 @@ def configured(
     method: its gin file.
     start: gin file of the prompt's initial value; None is the method's own.
     split: what is evaluated.
+    kind: gin file of the run, such as runs/progressive.gin.
   """
   tasks = [task] if isinstance(task, local.FileTask) else [*task]
   for each in tasks:
     local.register(each)
   names = [each.name for each in tasks]
-  files = [model_file(model), method, 'runs/train.gin']
+  files = [model_file(model), method, kind]
   values = {
     'TASK_FEATURE_LENGTHS': lengths(*tasks),
     **settings,
@@ -161,7 +164,7 @@ def tune(
 
   Args:
     model, task, folder, settings: as for `configured`.
-    options: its method, start and split.
+    options: its method, start, split and kind.
   Raises: SystemExit if SIGTERM ended it: half a run is no result.
   """
   run = configured(model, task, folder, settings, **options)

@@ -59,6 +59,23 @@ def test_what_is_there_is_not_made_again(study, monkeypatch):
   assert other.carry_out() == rows
 
 
+@pytest.mark.slow
+def test_runs_in_truth(films, tmp_path, monkeypatch):
+  # so little of a base this small is in its MLPs that none would be saved
+  monkeypatch.setattr(fpt_study.Study, '_as_dear', lambda *_: 6)
+  given = ('--model', small.model(), '--tasks', small.TASK, '--steps', '8')
+  given += ('--seeds', '0', '--runs', 'CR', '--looks', '2', '--shown', '1')
+  given += ('--length', '3', '--batch_size', '8', '--out', str(tmp_path))
+  study = fpt_study.Study(fpt_study.arguments(given))
+  part, dear, plain = rows = study.carry_out()
+  assert part['saved']['products'] > 0 == plain['saved']['products']
+  assert dear['made'] == 6 and plain['made'] == 8
+  assert dear['folder'] == plain['folder'] != part['folder']
+  assert plain['seconds'] > dear['seconds'] > 0
+  assert [step for step, _ in plain['curve']] == [4, 6, 8]
+  assert f'{small.TASK}, CR' in study.show(rows).read_text()
+
+
 def test_the_table(study):
   rows = [{**cell, **made(cell)} for cell in study.cells()]
   found = fpt_study.table(rows)
