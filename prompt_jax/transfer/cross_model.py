@@ -115,6 +115,8 @@ def _run(base, source: Shelf, own, network, folder, training, settings):
     settings.batch_size,
     most and -(-most // settings.batch_size),
   )
+  labelled = all(each.labels for each in sets)
+  ranked = labelled and settings.how != 'generate'
   return train.Run(
     str(folder / 'run'),
     PromptEncoderDecoder(base.config, encoder_prompt=make),
@@ -124,7 +126,7 @@ def _run(base, source: Shelf, own, network, folder, training, settings):
     base=pretrained.resolve(base.name),
     optimizer=uncorrected_adam(),
     evaluations=sets,
-    eval_mode='rank' if all(each.labels for each in sets) else 'generate',
+    eval_mode='rank' if ranked else 'generate',
     vocabulary=base.vocabulary,
     seed=training.seed,
   )
@@ -149,7 +151,8 @@ def train_by_task(
     source: prompts of the source base, of the tasks to train on.
     network: of the target's width.
     output: folder to write.
-    training, settings: how; the split of `settings` is that evaluated on.
+    training, settings: how; the split of `settings` is that evaluated on. Of
+      its ways to answer a run has two: 'first_token' ranks whole labels.
     own: prompts of the target base for these tasks: `training.weight` times
       the distance to them is added to the loss. None is the task loss alone.
   Returns: the projector.npz written.

@@ -5,6 +5,9 @@
 
 By the task loss of the target model, with --target_prompts by distance to
 them, or by both (--objective both: the distance is added to the task loss).
+By distance no model is run. What says how tasks are read (--split, --how and
+their like) may be given all the same, as to all actions; what trains by task
+is refused.
 """
 
 import argparse
@@ -14,12 +17,21 @@ from prompt_jax.transfer import cross_model, distance, reading
 from prompt_jax.transfer import projector as projectors
 from prompt_jax.transfer import shelf as shelves
 
+_BY_TASK = ('task', 'both')
+_READ_BY = {  # the objectives that read a flag, where not all do
+  'weight': ('both',),
+  'eval_period': _BY_TASK,
+  'batch_size': _BY_TASK,
+  'activation_dtype': _BY_TASK,
+  'metric': (),
+}
+
 
 def flags(parser: argparse.ArgumentParser) -> None:
   """The flags of the action."""
   add = parser.add_argument
   reading.add_base(parser)
-  reading.add_tasks(parser)
+  reading.add_tasks(parser, metric=argparse.SUPPRESS)
   add('--prompts', required=True, help='of the source base: folder or .npz')
   add('--output', required=True, help='folder to write; goes on from there')
   add('--target_prompts', help='of the target base: trains by distance')
@@ -39,13 +51,23 @@ def flags(parser: argparse.ArgumentParser) -> None:
   add('--blind', action='store_true', help='train on zeros: the baseline')
   add('--steps', type=int, default=1000)
   add('--rate', type=float, help='default: 0.005 by task, 1e-4 by distance')
-  add('--train_batch_size', type=int, default=16)
+  add(
+    '--train_batch_size',
+    type=int,
+    default=16,
+    help='examples of a step; by distance: tasks',
+  )
   add('--eval_period', type=int, default=0, help='steps; 0: at the end')
   add('--random_seed', type=int, default=0)
+  usual = {name: parser.get_default(name) for name in _READ_BY}
+  # None until it is known whether they were given, see `_check_given`
+  parser.set_defaults(**dict.fromkeys(usual), usual=usual, how='rank')
 
 
 def run(args: argparse.Namespace) -> list[str]:
   """Trains. Returns: what is printed."""
+  objective = _objective(args)
+  _check_given(args, objective)
   base = reading.base_of(args)
   source = reading.prompts_of(args).only(args.tasks)
   length = args.length or source.length
@@ -60,8 +82,7 @@ def run(args: argparse.Namespace) -> list[str]:
     args.kernels,
   )
   network.check()
-  objective = _objective(args)
-  by_task = objective != 'distance'
+  by_task = objective in _BY_TASK
   usual = cross_model.TASK_RATE if by_task else distance.RATE
   training = cross_model.Training(
     args.steps,
@@ -102,3 +123,29 @@ def _objective(args) -> str:
       'both, and leave it out with task.'
     )
   return asked
+
+
+def _check_given(args, objective: str) -> None:
+  """Puts in the defaults of `_READ_BY`.
+
+  Raises: UserError for a flag that the objective does not read.
+  """
+  odd = []
+  for name, usual in args.usual.items():
+    if getattr(args, name) is None:
+      setattr(args, name, usual)
+    elif objective not in _READ_BY[name]:
+      readers = ' or '.join(_READ_BY[name]) or 'none: `projected` reads it'
+      odd.append(f'--{name} (read by {readers})')
+  if odd:
+    raise UserError(
+      f'The objective is {objective}, which does not read {", ".join(odd)}; '
+      f'expected flags of {objective} alone. Leave them out, or give another '
+      '--objective.'
+    )
+  if objective in _BY_TASK and args.how == 'first_token':
+    raise UserError(
+      '--how is first_token; expected rank or generate, the ways in which a '
+      'run that trains a projector evaluates. Leave it out, or give it to '
+      '`prompt-jax transfer projected`.'
+    )

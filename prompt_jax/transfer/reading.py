@@ -18,8 +18,14 @@ def add_base(parser: argparse.ArgumentParser) -> None:
   )
 
 
-def add_tasks(parser: argparse.ArgumentParser) -> None:
-  """--tasks and how they are read and answered."""
+def add_tasks(
+  parser: argparse.ArgumentParser,
+  metric: str = 'default: accuracy, or else the first of the task',
+) -> None:
+  """--tasks and how they are read and answered.
+
+  Args: parser: of an action; metric: help of --metric.
+  """
   add = parser.add_argument
   add('--tasks', nargs='+', required=True, metavar='TASK')
   add('--module', help='Python module that registers tasks')
@@ -34,7 +40,7 @@ def add_tasks(parser: argparse.ArgumentParser) -> None:
   add('--target_length', type=int, default=8, help='tokens')
   add('--batch_size', type=int, default=64)
   add('--max_examples', type=int, help='the first so many of each task')
-  add('--metric', help='default: accuracy, or else the first of the task')
+  add('--metric', help=metric)
 
 
 def base_of(args: argparse.Namespace) -> base.Base:

@@ -17,6 +17,7 @@ from tests import tiny
 from tests.transfer import small
 
 SHAPE = (small.SOURCE_P, small.SOURCE_H)
+ROWS = ('--batch_size', str(small.BATCH))  # of evaluations
 
 
 @pytest.fixture(scope='module')
@@ -31,16 +32,17 @@ def flags(action, prompts, output, *more):
   argv = ['transfer', action, '--base', tiny.base(), '--vocabulary', 'bytes']
   argv += ['--prompts', str(prompts), '--output', str(output)]
   argv += ['--tasks', *small.tasks(), '--input_length', '13']
-  return [*argv, '--target_length', '5', '--batch_size', '8', *more]
+  return [*argv, '--target_length', '5', *more]
 
 
 @pytest.fixture(scope='module')
 def trained(sources, tmp_path_factory):
   folder = tmp_path_factory.mktemp('trained')
-  argv = flags('project', sources, folder, '--steps', '2', '--hidden', '11')
+  argv = flags('project', sources, folder, '--steps', '2', *ROWS)
   # set, so that the run does not change where JAX keeps compiled programs
   with mock.patch.dict(os.environ, JAX_COMPILATION_CACHE_DIR='unused'):
-    assert cli.main([*argv, '--length', '3', '--train_batch_size', '8']) == 0
+    argv += ['--hidden', '11', '--length', '3', '--train_batch_size', '8']
+    assert cli.main(argv) == 0
   return folder
 
 
@@ -60,7 +62,7 @@ def test_by_task(trained, sources):
 
 def test_evaluation(trained, sources, tmp_path, capsys):
   own = small.write(tmp_path / 'own')
-  argv = flags('projected', sources, tmp_path / 'out')
+  argv = flags('projected', sources, tmp_path / 'out', *ROWS)
   argv += ['--projector', str(trained / 'projector.npz')]
   assert cli.main([*argv, '--target_prompts', str(own)]) == 0
   said = capsys.readouterr().out
@@ -184,6 +186,19 @@ def test_by_both(sources, tmp_path, monkeypatch):
   source.check(small.H)
 
 
+@pytest.mark.parametrize('how', ['rank', 'generate'])
+def test_evaluations_answer_as_they_are_asked(
+  sources, tmp_path, monkeypatch, capsys, how
+):
+  def train(run):
+    raise UserError(f'mode {run.eval_mode}')
+
+  monkeypatch.setattr('prompt_jax.train.train', train)
+  argv = flags('project', sources, tmp_path / 'out', '--hidden', '11')
+  assert cli.main([*argv, '--length', '3', '--how', how]) == 2
+  assert f'mode {how}' in capsys.readouterr().err
+
+
 def test_sources_of_another_length_than_the_checkpoint(
   trained, tmp_path, monkeypatch, capsys
 ):
@@ -192,7 +207,7 @@ def test_sources_of_another_length_than_the_checkpoint(
   about = {'base_digest': 'source'}
   longer = small.write(tmp_path, small.tasks(), shape=(6, SHAPE[1]), **about)
   argv = flags('project', longer, folder, '--steps', '2', '--hidden', '11')
-  argv += ['--length', '3', '--train_batch_size', '8']
+  argv += ['--length', '3', '--train_batch_size', '8', *ROWS]
   assert cli.main(argv) == 2
   said = capsys.readouterr().err
   assert 'holds a run of another method, base or data' in said
