@@ -10,6 +10,7 @@ Source: released code of Su et al. 2022 for the first; it is their score.
 """
 
 from collections.abc import Callable, Sequence
+import functools
 
 import jax.numpy as jnp
 import numpy as np
@@ -56,6 +57,29 @@ def first_step(model) -> Callable:
   return run
 
 
+class _Encoded:
+  """A model whose encoder has run: `encode` is what it made."""
+
+  def __init__(self, model, encoded):
+    self._model, self._encoded = model, encoded
+
+  def apply(self, variables, *args, method: str, **more):
+    if method == 'encode':
+      return self._encoded
+    return self._model.apply(variables, *args, method=method, **more)
+
+
+def _over_encoded(build: Callable, model) -> Callable:
+  """`build(model)`, which takes what is 'encoded' from a batch that has it."""
+
+  def run(flat, batch, *rest):
+    known = batch.get('encoded')
+    read = model if known is None else _Encoded(model, known)
+    return build(read)(flat, batch, *rest)
+
+  return run
+
+
 class Answerer:
   """Answers batches; compiles once a way and shape.
 
@@ -66,10 +90,17 @@ class Answerer:
 
   def __init__(self, model, encode: Callable, decode: Callable):
     self._encode, self._decode = encode, decode
-    self._first = Program('the first step', first_step(model))
-    self._rank = Program('ranking', predict.ranker(model))
+    self._first = Program('the first step', _over_encoded(first_step, model))
+    self._rank = Program('ranking', _over_encoded(predict.ranker, model))
+    self._encoder = Program(
+      'encoding', functools.partial(predict.encode, model)
+    )
     self._decoders: dict[int, Program] = {}
     self._model = model
+
+  def encoded(self, flat, batch):
+    """A batch with its inputs encoded, for answers that differ behind that."""
+    return {**batch, 'encoded': self._encoder(flat, batch)}
 
   def __call__(
     self, flat, batch, how: str, labels: Sequence[str] | None, length: int
@@ -78,7 +109,8 @@ class Answerer:
 
     Args:
       flat: parameters {path: array}.
-      batch: 'encoder_input_tokens' [B,T] and 'task_ids' [B].
+      batch: 'encoder_input_tokens' [B,T] and 'task_ids' [B]; the encoder runs
+        unless it comes from `encoded`.
       how: one of `HOW`.
       labels: target texts; not read by 'generate'.
       length: most tokens of a generated target, EOS included.
@@ -86,7 +118,8 @@ class Answerer:
     """
     if how == 'generate':
       if length not in self._decoders:
-        run = predict.decoder(self._model, length)
+        decoder = functools.partial(predict.decoder, length=length)
+        run = _over_encoded(decoder, self._model)
         self._decoders[length] = Program(f'decoding {length} tokens', run)
       tokens, _ = self._decoders[length](flat, batch)
       return [self._text(row) for row in np.asarray(tokens)[:, -1].tolist()]

@@ -109,6 +109,34 @@ def answered(
       said, done = said[count:], done + 1
 
 
+def answered_under(
+  answerer: answers.Answerer,
+  flats: Sequence[Any],
+  each,
+  prompt: int,
+  how: str,
+  decoder_only: bool,
+) -> list[list[str]]:
+  """The answers of one prompt to every example under several parameters.
+
+  Args:
+    answerer, each, how: as for `answered`.
+    flats: the parameters.
+    prompt: task id to ask with.
+    decoder_only: whether they differ in the decoder alone, so that an input
+      is encoded once for all of them.
+  Returns: a list of answers for each of the parameters.
+  """
+  how = how if each.labels else 'generate'
+  said: list[list[str]] = [[] for _ in flats]
+  for real, batch in _batches(each, [prompt], each.batch_size):
+    batch = answerer.encoded(flats[0], batch) if decoder_only else batch
+    for texts, flat in zip(said, flats, strict=True):
+      length = each.lengths['targets']
+      texts += answerer(flat, batch, how, each.labels, length)[:real]
+  return said
+
+
 def metrics(each, texts: Sequence[str]) -> dict[str, float]:
   """The metrics of a task over its answers, as an evaluation has them."""
   task, found = each.provider, {}

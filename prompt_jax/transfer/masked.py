@@ -78,12 +78,26 @@ class Masked:
     own = {at.format(n): jnp.asarray(row) for n, row in enumerate(mask)}
     return {**self._flat, **own}
 
+  def scores(
+    self, each, prompt: int, kept: Sequence[np.ndarray], settings
+  ) -> list[float]:
+    """The scores of one prompt on one evaluation set, in percent.
+
+    Args:
+      each: the evaluation set.
+      prompt: its task id.
+      kept: masks [L,F]; under those of a decoder the inputs are encoded once.
+      settings: how the task is answered.
+    """
+    flats, how = [self.parameters(mask) for mask in kept], settings.how
+    once = self._stack == 'decoder'
+    said = grid.answered_under(self._answerer, flats, each, prompt, how, once)
+    found = [grid.metrics(each, texts) for texts in said]
+    return [grid.headline(each.task, one, settings.metric) for one in found]
+
   def score(self, each, prompt: int, mask: np.ndarray, settings) -> float:
-    """The score of one prompt on one evaluation set, in percent."""
-    flat, how = self.parameters(mask), settings.how
-    ((_, texts),) = grid.answered(self._answerer, flat, each, [prompt], how)
-    found = grid.metrics(each, texts)
-    return grid.headline(each.task, found, settings.metric)
+    """`scores` of one mask."""
+    return self.scores(each, prompt, [mask], settings)[0]
 
 
 def run(
@@ -130,10 +144,10 @@ def run(
   for task in tasks:
     each = grid.examples_of(task, base, settings)
     own = shelf.index(each.task)
-    score = lambda mask, each=each, own=own: model.score(
-      each, own, mask, settings
+    scores = lambda kept, each=each, own=own: model.scores(
+      each, own, kept, settings
     )
-    found[each.task] = _of_task(heard, own, score, experiment)
+    found[each.task] = _of_task(heard, own, scores, experiment)
     said = found[each.task]
     drops = ', '.join(
       f'{m["ratio"]:g} own {m["own"]:.1f} random {np.mean(m["random"]):.1f}'
@@ -147,28 +161,28 @@ def run(
   return found
 
 
-def _of_task(heard, own: int, score: Callable, experiment) -> dict[str, Any]:
-  """The scores of one task under all masks."""
+def _of_task(heard, own: int, scores: Callable, experiment) -> dict[str, Any]:
+  """The scores of one task under all masks, which are asked for at once."""
   values = heard.after  # [S,L,F]
   shape = values.shape[1:]
   others = [i for i in range(len(values)) if i != own]
   if experiment.others is not None:
     order = np.random.default_rng([experiment.seed, own]).permutation(others)
     others = sorted(order[: experiment.others].tolist())
-  rows = []
+  kept = [np.ones(shape, np.float32)]
   for ratio in experiment.ratios:
     drawn = [(experiment.seed, own, n) for n in range(experiment.draws)]
-    rows.append(
-      {
-        'ratio': ratio,
-        'own': score(masks.largest(values[own], ratio)),
-        'random': [score(masks.random(shape, ratio, n)) for n in drawn],
-        'other': {
-          heard.names[i]: score(masks.largest(values[i], ratio)) for i in others
-        },
-      }
-    )
-  return {'none': score(np.ones(shape, np.float32)), 'masked': rows}
+    kept.append(masks.largest(values[own], ratio))
+    kept += [masks.random(shape, ratio, n) for n in drawn]
+    kept += [masks.largest(values[i], ratio) for i in others]
+  found = iter(scores(kept))
+  none, rows = next(found), []
+  for ratio in experiment.ratios:
+    row = {'ratio': ratio, 'own': next(found)}
+    row['random'] = [next(found) for _ in range(experiment.draws)]
+    row['other'] = {heard.names[i]: next(found) for i in others}
+    rows.append(row)
+  return {'none': none, 'masked': rows}
 
 
 def table(found) -> list[str]:

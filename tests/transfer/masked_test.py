@@ -8,7 +8,7 @@ import pytest
 
 from prompt_jax import cli
 from prompt_jax.errors import UserError
-from prompt_jax.transfer import grid, masked, shelf
+from prompt_jax.transfer import answers, grid, masked, masks, shelf
 from tests import tiny
 from tests.transfer import small
 
@@ -32,6 +32,37 @@ def test_scores_are_those_of_the_masked_model(prompts):
 
   table = cross_task.evaluate(base, held, [task], None, settings)
   assert whole == table.score(task, task)
+
+
+@pytest.mark.parametrize('how', answers.HOW)
+@pytest.mark.parametrize('stack', ['decoder', 'encoder'])
+def test_masks_together_score_as_each_alone(prompts, monkeypatch, how, stack):
+  """Inputs are encoded once for all masks of a decoder, with one result."""
+  base, held = small.base(), shelf.read(prompts)
+  settings = small.settings(how=how)
+  model = masked.Masked(base, held, stack)
+  each = grid.examples_of(small.tasks()[0], base, settings)
+  shape = (getattr(base.config, f'num_{stack}_layers'), base.config.d_ff)
+  kept = [np.ones(shape), *(masks.random(shape, 0.5, n) for n in range(2))]
+  kept.append(np.zeros(shape))
+  passes, real = [], answers.Answerer.encoded
+
+  def count(*args):
+    passes.append(args)
+    return real(*args)
+
+  monkeypatch.setattr(answers.Answerer, 'encoded', count)
+  found = model.scores(each, 1, kept, settings)
+  batches = -(-small.EXAMPLES // small.BATCH)
+  assert len(passes) == (batches if stack == 'decoder' else 0)
+  texts = grid.answered_under(
+    model._answerer, [*map(model.parameters, kept)], each, 1, how, bool(passes)
+  )
+  for mask, score, together in zip(kept, found, texts, strict=True):
+    flat = model.parameters(mask)
+    ((_, said),) = grid.answered(model._answerer, flat, each, [1], how)
+    assert together == said
+    assert score == grid.headline(each.task, grid.metrics(each, said), None)
 
 
 def test_command(prompts, tmp_path, capsys):
@@ -63,14 +94,17 @@ def test_tasks_draw_their_own_others_and_random_masks():
   for own in range(7):
     masks_of = []
 
-    def score(mask, masks_of=masks_of):
-      masks_of.append(mask.tobytes())
-      return float(len(masks_of))
+    def scores(kept, masks_of=masks_of):
+      masks_of += [mask.tobytes() for mask in kept]
+      return [float(n) for n in range(len(kept))]
 
-    (row,) = masked._of_task(heard, own, score, experiment)['masked']
+    found = masked._of_task(heard, own, scores, experiment)
+    (row,) = found['masked']
+    assert (found['none'], row['own'], row['random']) == (0, 1, [2, 3, 4])
+    assert [*row['other'].values()] == [5, 6]
     assert heard.names[own] not in row['other'] and len(row['other']) == 2
     seen[own] = tuple(row['other'])
-    kept += masks_of[1:4]  # after the own mask: the random ones
+    kept += masks_of[2:5]  # after the whole and the own mask
   assert len({*seen.values()}) > 2  # not the same two for all
   assert len({*kept}) == 3 * 7
 
