@@ -288,12 +288,29 @@ class PromptHub:
     return overlap.raw_cosine(*raw)
 
   def mask_activated_neuron(
-    self, model: str, task: str, ratio: float = 0.2, stack: str = 'decoder'
+    self,
+    model: str,
+    task: str,
+    layers: Sequence[int] | None = None,
+    ratio: float = 0.2,
+    prompt: Any = None,
+    stack: str = 'decoder',
   ) -> tuple[float, np.ndarray]:
-    """The score without the most active neurons: (percent, mask [L,F])."""
-    found = self._prompt(model, task)
-    raw, _ = self.activated_neuron(model, task, stack=stack)
-    mask = masks.largest(raw, ratio)
+    """The score without the most active neurons: (percent, mask [L,F]).
+
+    Args:
+      model, task: scored.
+      layers: where neurons are masked; None is all. Which are most active is
+        decided over all layers together.
+      ratio: share of the neurons of all layers.
+      prompt: whose neurons, and whose score; None is that of the task.
+      stack: 'decoder' or 'encoder'.
+    Returns: the mask is 1 in layers that are not masked.
+    Raises: UserError for a bad ratio, or a layer that is not there.
+    """
+    found = self._prompt(model, task if prompt is None else prompt)
+    raw, _ = self.activated_neuron(model, task, prompt=prompt, stack=stack)
+    mask = masks.within(masks.largest(raw, ratio), layers)
     each = grid.examples_of(task, self.base(model), self.settings)
     model_of = masked.Masked(self.base(model), found, stack)
     return model_of.score(each, 0, mask, self.settings), mask

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from prompt_jax.errors import UserError
+from prompt_jax.transfer import overlap
 from prompt_jax.typing import Array, Float
 
 
@@ -47,6 +48,21 @@ def random(
   """As many zeros as `largest` at random places, float32[L,F]."""
   order = np.random.default_rng(seed).permutation(int(np.prod(shape)))
   return _without(order, ratio, shape)
+
+
+def within(
+  mask: Float[Array, 'L F'], layers: Sequence[int] | None
+) -> np.ndarray:
+  """A mask in some layers, 1 in the others.
+
+  Args: mask: float32[L,F]; layers: numbers from 0, in order; None is all.
+  Returns: float32[L,F].
+  Raises: UserError for a layer that is not there.
+  """
+  asked = overlap.chosen(len(mask), 'all' if layers is None else layers)
+  made = np.ones_like(mask)
+  made[asked] = mask[asked]
+  return made
 
 
 def _without(order, ratio, shape) -> np.ndarray:

@@ -30,12 +30,18 @@ def chosen(layers: int, asked: Sequence[int] | str | None = None) -> list[int]:
   Args:
     layers: L, how many were recorded.
     asked: numbers from 0; 'all'; None is the last three, or all of fewer.
-  Raises: UserError for a layer that was not recorded, or not in order.
+  Raises: UserError for a layer that was not recorded, or not in order, or for
+    one number alone.
   """
   if asked is None:
     return list(range(max(layers - LAST, 0), layers))
   if asked == 'all':
     return list(range(layers))
+  if not hasattr(asked, '__len__'):
+    raise UserError(
+      f'Layers {asked} were asked for; expected a list of numbers, such as '
+      f'[0, {layers - 1}]. A share of neurons to mask is given as ratio=.'
+    )
   beyond = [n for n in asked if not 0 <= n < layers]
   if beyond or not asked:
     raise UserError(

@@ -49,8 +49,15 @@ def test_neurons(hub):
   raw, active = hub.activated_neuron('target', first)
   np.testing.assert_array_equal(active, raw > 0)
   assert hub.neuron_similarity('target', first, second).shape == (1,)
-  _, mask = hub.mask_activated_neuron('target', first, 0.3)
+  _, mask = hub.mask_activated_neuron('target', first, ratio=0.3)
   np.testing.assert_array_equal(mask, masks.largest(raw, 0.3))
+  found = hub.mask_activated_neuron('target', first, [0], 0.3)[1]
+  np.testing.assert_array_equal(found, mask)  # the base has one layer
+  other = hub.activated_neuron('target', second)[0]
+  foreign = hub.mask_activated_neuron('target', first, prompt=second)[1]
+  np.testing.assert_array_equal(foreign, masks.largest(other, 0.2))
+  none = hub.mask_activated_neuron('target', first, ratio=0, prompt=second)[0]
+  assert none == hub.cross_task_eval('target', second, first)
   pytest.importorskip('matplotlib')
   assert hub.plot_neuron('target', first).stat().st_size > 0
 
@@ -68,6 +75,13 @@ def test_cross_model(hub, capsys):
   found = hub.cross_model_eval('source', 'target', small.tasks())
   assert set(found.scores) == {*small.tasks()}
   assert 'outputs of 2 sources: variance ratio' in capsys.readouterr().out
+
+
+def test_layers_to_mask_that_are_none(hub):
+  with pytest.raises(UserError, match=r'Layers \[1\] were asked for'):
+    hub.mask_activated_neuron('target', small.tasks()[0], [1])
+  with pytest.raises(UserError, match=r'Layers 0.3 .*is given as ratio='):
+    hub.mask_activated_neuron('target', small.tasks()[0], 0.3)
 
 
 def test_what_is_not_there(hub):

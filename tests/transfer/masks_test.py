@@ -29,3 +29,12 @@ def test_random_masks_are_as_large(ratio):
 def test_a_share_above_one():
   with pytest.raises(UserError, match='mask is 1.5; expected a number from 0'):
     masks.largest(np.zeros((L, F)), 1.5)
+
+
+def test_a_mask_in_some_layers():
+  mask = masks.largest(np.random.default_rng(0).normal(size=(L, F)), 0.5)
+  found = masks.within(mask, [0, 2])
+  np.testing.assert_array_equal(found[[0, 2]], mask[[0, 2]])
+  np.testing.assert_array_equal(found[1], 1)
+  assert not mask[1].all()  # and the mask itself is as it was
+  np.testing.assert_array_equal(masks.within(mask, None), mask)
