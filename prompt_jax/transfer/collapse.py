@@ -18,6 +18,8 @@ about 1 is usual, and the sign of that step decides the rest.
 
 from collections.abc import Mapping
 import itertools
+import math
+from typing import Any
 
 import numpy as np
 
@@ -114,6 +116,28 @@ def verdict(found: Mapping[str, float]) -> list[str]:
       'several tasks, with --scaled or a smaller --rate.'
     )
   return lines
+
+
+def report(found: Mapping[str, Any]) -> list[str]:
+  """All that is known of a collapse, as lines.
+
+  Args: found: as of `projection.spread`, with the gaps where scores are known.
+  """
+  gaps = [
+    f'right source minus {word}: {found[key]:+.2f} points'
+    for key, word in (
+      ('gap_shuffled', "another task's"),
+      ('gap_noise', 'a random one'),
+    )
+    if not math.isnan(found.get(key, math.nan))
+  ]
+  gain = found['input_gain'], found['input_gain_at_start']
+  return [
+    *verdict(found),
+    *gaps,
+    f'input gain {gain[0]:.3g}, at its initialisation {gain[1]:.3g}',
+    f'{found["parameters"]:,} parameters, trained on {found["trained_on"]}',
+  ]
 
 
 def _flat(prompts) -> np.ndarray:

@@ -211,6 +211,8 @@ class PromptHub:
   ) -> pathlib.Path:
     """Trains a projector by the task loss of the target model.
 
+    Prints whether it has collapsed.
+
     Args:
       source_model, target_model: a prompt of the first is projected.
       task: to train on; several with their own prompts.
@@ -225,9 +227,11 @@ class PromptHub:
       source.length, target.config.d_model
     )
     where = self._projectors(source_model, target_model, source.names)
-    return cross_model.train_by_task(
+    path = cross_model.train_by_task(
       target, source, projector, where, training, self.settings
     )
+    print('\n'.join(projection.look(path, target, source)), flush=True)
+    return path
 
   def cross_model_eval(
     self,
@@ -249,7 +253,7 @@ class PromptHub:
     found = projection.evaluate(
       path, target, source, source.names, None, self.settings
     )
-    print('\n'.join(collapse.verdict(found.diagnostic)), flush=True)
+    print('\n'.join(collapse.report(found.diagnostic)), flush=True)
     return found
 
   def _sources(self, model: str, task, prompt) -> shelf.Shelf:

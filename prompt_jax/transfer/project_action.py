@@ -5,6 +5,8 @@
 
 By the task loss of the target model, with --target_prompts by distance to
 them, or by both (--objective both: the distance is added to the task loss).
+What is printed at the end says whether it has collapsed, see `collapse`, over
+all of --prompts: some that it is not trained on show most.
 By distance no model is run. What says how tasks are read (--split, --how and
 their like) may be given all the same, as to all actions; what trains by task
 is refused.
@@ -13,7 +15,7 @@ is refused.
 import argparse
 
 from prompt_jax.errors import UserError
-from prompt_jax.transfer import cross_model, distance, reading
+from prompt_jax.transfer import cross_model, distance, projection, reading
 from prompt_jax.transfer import projector as projectors
 from prompt_jax.transfer import shelf as shelves
 
@@ -69,7 +71,8 @@ def run(args: argparse.Namespace) -> list[str]:
   objective = _objective(args)
   _check_given(args, objective)
   base = reading.base_of(args)
-  source = reading.prompts_of(args).only(args.tasks)
+  prompts = reading.prompts_of(args)
+  source = prompts.only(args.tasks)
   length = args.length or source.length
   network = projectors.Projector(
     length,
@@ -96,19 +99,21 @@ def run(args: argparse.Namespace) -> list[str]:
   target = None
   if objective != 'task':
     target = shelves.read(args.target_prompts, args.allow_other_base)
+  looked_at = (base, prompts, args.allow_other_base)
   if by_task:
     settings = reading.settings_of(args)
     path = cross_model.train_by_task(
       base, source, network, args.output, training, settings, target
     )
-    return [str(path)]
+    return [*projection.look(path, *looked_at), str(path)]
   path, losses = cross_model.train_by_distance(
     *(base, source, target, network, args.output, training),
     allow_other_base=args.allow_other_base,
   )
   first, last = losses[:1], losses[-1:]
   said = f'mean square {first[0]:.4g} -> {last[0]:.4g}' if losses else 'no step'
-  return [f'{said} in {len(losses)} steps', str(path)]
+  lines = [f'{said} in {len(losses)} steps']
+  return [*lines, *projection.look(path, *looked_at), str(path)]
 
 
 def _objective(args) -> str:

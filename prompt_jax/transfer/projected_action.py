@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> list[str]:
     args.random_seed,
     args.allow_other_base,
   )
-  return [*table(found), '', *collapse_lines(found.diagnostic), args.output]
+  return [*table(found), '', *collapse.report(found.diagnostic), args.output]
 
 
 def table(found: projection.Evaluated) -> list[str]:
@@ -59,22 +59,3 @@ def table(found: projection.Evaluated) -> list[str]:
     said.append('-' if math.isnan(cells[-1]) else f'{cells[-1]:.2f}')
     lines.append('  '.join([f'{task:{first}}', *(f'{c:>9}' for c in said)]))
   return lines
-
-
-def collapse_lines(found) -> list[str]:
-  """The collapse diagnostic as lines."""
-  gaps = [
-    f'right source minus {word}: {found[key]:+.2f} points'
-    for key, word in (
-      ('gap_shuffled', "another task's"),
-      ('gap_noise', 'a random one'),
-    )
-    if not math.isnan(found[key])
-  ]
-  gain = found['input_gain'], found['input_gain_at_start']
-  return [
-    *collapse.verdict(found),
-    *gaps,
-    f'input gain {gain[0]:.3g}, at its initialisation {gain[1]:.3g}',
-    f'{found["parameters"]:,} parameters, trained on {found["trained_on"]}',
-  ]

@@ -25,7 +25,7 @@ from prompt_jax.transfer import answers, collapse, grid
 from prompt_jax.transfer import projector as projectors
 from prompt_jax.transfer.base import Base
 from prompt_jax.transfer.cross_model import check_width
-from prompt_jax.transfer.shelf import RANDOM, Shelf, of
+from prompt_jax.transfer.shelf import RANDOM, Shelf, of, read
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -128,8 +128,7 @@ def evaluate(
     given = (base, own, of_own, known, settings, allow_other_base)
     for task, found in score_each(*given).items():
       scores[task] |= found
-  diagnostic = _diagnostic(path, source, made, scores)
-  diagnostic |= {'trained_on': ', '.join(about.get('tasks', ()))}
+  diagnostic = spread(path, source, made, about) | _gaps(scores)
   found = Evaluated(made, scores, diagnostic)
   if output is not None:
     _write(found, pathlib.Path(output).expanduser())
@@ -194,16 +193,69 @@ def score_each(
   return scores
 
 
-def _diagnostic(path, source, made, scores) -> dict[str, Any]:
-  """The numbers of `collapse` and the mean gaps of the scores."""
+def spread(path, source: Shelf, made: Shelf, about: Mapping) -> dict[str, Any]:
+  """What `collapse` says of a projector without running a model.
+
+  Args:
+    path: projector.npz.
+    source: prompts of the source base, trained on or not.
+    made, about: as `project` returns for them.
+  Returns: `collapse.statistics`, 'input_gain', 'input_gain_at_start',
+    'parameters' and 'trained_on'.
+  """
   network, flat, _ = projectors.load(path)
   fresh = projectors.initial(network, source.prompts.shape[1:])
-  found = collapse.statistics(made.prompts)
-  found |= {
+  return collapse.statistics(made.prompts) | {
     'input_gain': collapse.input_gain(network, flat, source.prompts),
     'input_gain_at_start': collapse.input_gain(network, fresh, source.prompts),
     'parameters': params.count(flat),
+    'trained_on': ', '.join(about.get('tasks', ())),
   }
+
+
+def look(
+  path: str | os.PathLike,
+  base: Base,
+  source: Shelf,
+  allow_other_base: bool = False,
+) -> list[str]:
+  """Whether a projector that has just been trained has collapsed, as lines.
+
+  Args: as for `evaluate`, which scores it too.
+  Raises: UserError as `project`.
+  """
+  made, about = project(path, source, base, allow_other_base)
+  by_task = about.get('objective') != 'distance'
+  return [
+    *(course(pathlib.Path(path).parent / 'run') if by_task else ()),
+    *collapse.report(spread(path, source, made, about)),
+    "what it scores with another task's source: prompt-jax transfer projected "
+    f'--projector {path}',
+  ]
+
+
+def course(run: str | os.PathLike) -> list[str]:
+  """The spread of the prompts of a training run, at each of its evaluations.
+
+  Args: run: folder of the run; its prompts/<step>/ are read.
+  Returns: a line a step; none for a run of one task, or without prompts.
+  """
+  steps = pathlib.Path(run, 'prompts').glob('[0-9]*')
+  lines = []
+  for folder in sorted(steps, key=lambda each: int(each.name)):
+    made = read(folder)
+    if len(made) > 1:
+      found = collapse.statistics(made.prompts)
+      lines.append(
+        f'step {folder.name}: variance ratio {found["variance_ratio"]:.2e}, '
+        f'direction ratio {found["direction_ratio"]:.2e}'
+      )
+  return lines
+
+
+def _gaps(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+  """Mean score with the right source, minus that with others; nan of none."""
+  found = {}
   for kind in ('shuffled', 'noise'):
     gaps = [s['projected'] - s[kind] for s in scores.values() if kind in s]
     found[f'gap_{kind}'] = float(np.mean(gaps)) if gaps else float('nan')

@@ -72,9 +72,12 @@ def test_cross_model(hub, capsys):
       training=training,
     )
   assert path.is_file()
+  assert 'outputs of 2 sources: variance ratio' in capsys.readouterr().out
   found = hub.cross_model_eval('source', 'target', small.tasks())
   assert set(found.scores) == {*small.tasks()}
-  assert 'outputs of 2 sources: variance ratio' in capsys.readouterr().out
+  said = capsys.readouterr().out
+  assert 'outputs of 2 sources: variance ratio' in said
+  assert "right source minus another task's" in said
 
 
 def test_layers_to_mask_that_are_none(hub):

@@ -10,7 +10,7 @@ import pytest
 
 from prompt_jax import cli
 from prompt_jax.errors import UserError
-from prompt_jax.transfer import cross_model, projection, shelf
+from prompt_jax.transfer import collapse, cross_model, projection, shelf
 from prompt_jax.transfer import projector as projectors
 from prompt_jax.transfer.projector import Projector
 from tests import tiny
@@ -35,14 +35,19 @@ def flags(action, prompts, output, *more):
   return [*argv, '--target_length', '5', *more]
 
 
+def train(sources, folder):
+  """Two steps by task, with an evaluation before each and at the end."""
+  argv = flags('project', sources, folder, '--steps', '2', *ROWS)
+  argv += ['--hidden', '11', '--length', '3', '--train_batch_size', '8']
+  # set, so that the run does not change where JAX keeps compiled programs
+  with mock.patch.dict(os.environ, JAX_COMPILATION_CACHE_DIR='unused'):
+    assert cli.main([*argv, '--eval_period', '1']) == 0
+
+
 @pytest.fixture(scope='module')
 def trained(sources, tmp_path_factory):
   folder = tmp_path_factory.mktemp('trained')
-  argv = flags('project', sources, folder, '--steps', '2', *ROWS)
-  # set, so that the run does not change where JAX keeps compiled programs
-  with mock.patch.dict(os.environ, JAX_COMPILATION_CACHE_DIR='unused'):
-    argv += ['--hidden', '11', '--length', '3', '--train_batch_size', '8']
-    assert cli.main(argv) == 0
+  train(sources, folder)
   return folder
 
 
@@ -58,6 +63,20 @@ def test_by_task(trained, sources):
   held = shelf.read(sources).only(small.tasks()[1:])
   made = projectors.apply(network, flat, held.prompts)
   np.testing.assert_allclose(made[0], exported, rtol=1e-4, atol=1e-5)
+
+
+def test_training_says_whether_it_has_collapsed(trained, sources, capsys):
+  """At each evaluation of the tasks trained on; then of all the prompts."""
+  train(sources, trained)  # goes on: there is nothing to do
+  said = capsys.readouterr().out
+  lines = [line for line in said.splitlines() if 'direction ratio' in line]
+  assert [line.split(':')[0] for line in lines] == [
+    *('step 0', 'step 1', 'step 2'),
+    'outputs of 3 sources',
+  ]
+  made = shelf.read(trained / 'run' / 'prompts' / '0')
+  assert f'{collapse.variance_ratio(made.prompts):.2e}' in lines[0]
+  assert 'input gain' in said and 'transfer projected --projector' in said
 
 
 def test_evaluation(trained, sources, tmp_path, capsys):
@@ -115,7 +134,8 @@ def test_by_distance(sources, tmp_path, capsys):
   argv = flags('project', sources, tmp_path / 'out', '--hidden', '11')
   argv += ['--target_prompts', str(own), '--steps', '3', '--length', '3']
   assert cli.main(argv) == 0
-  assert 'in 3 steps' in capsys.readouterr().out
+  said = capsys.readouterr().out
+  assert 'in 3 steps' in said and 'outputs of 3 sources: variance' in said
   about = projectors.load(tmp_path / 'out' / 'projector.npz')[2]
   assert about['objective'] == 'distance'
   assert cli.main([*argv, '--length', '4']) == 2
