@@ -1,7 +1,8 @@
 """Cross-task transfer: every prompt of a shelf on every task, no training.
 
 Writes OUTPUT/cells/<task>.json as it goes, then OUTPUT/matrix.csv and
-OUTPUT/relative.csv. The same command goes on where it was stopped; a prompt
+OUTPUT/relative.csv and, counted from the score of one answer to all examples,
+OUTPUT/corrected.csv. The same command goes on where it was stopped; a prompt
 or a task more costs its own cells.
 Source: Su et al. 2022, section 4.1. Departures: padding is masked, the last
 batch counts, and metrics are those of the tasks, in percent.
@@ -53,7 +54,7 @@ def evaluate(
   folder = None if output is None else pathlib.Path(output).expanduser()
   model, flat = base.prompted(shelf, allow_other_base=allow_other_base)
   answerer = answers.Answerer(model, *features.codec(base.vocabulary))
-  rows, names = [], []
+  rows, names, floors = [], [], {}
   for task in tasks:
     each = grid.examples_of(task, base, settings)
     about = dataclasses.asdict(settings)
@@ -70,16 +71,28 @@ def evaluate(
     )
     rows.append(_row(answerer, flat, each, shelf, cells, settings))
     names.append(each.task)
+    floors[each.task] = floor(each, settings.metric)
     best = int(np.nanargmax(rows[-1])) if np.isfinite(rows[-1]).any() else 0
     say(
       f'{each.task}: {len(each)} examples, best {shelf.names[best]} '
       f'{rows[-1][best]:.2f}'
     )
-  found = Matrix(tuple(names), shelf.names, np.asarray(rows, np.float64))
+  scores = np.asarray(rows, np.float64)
+  found = Matrix(tuple(names), shelf.names, scores, floors)
   if folder is not None:
     found.write(folder / 'matrix.csv')
     found.relative().write(folder / 'relative.csv')
+    found.relative(corrected=True).write(folder / 'corrected.csv')
   return found
+
+
+def floor(each, metric: str | None) -> float:
+  """The best score of one answer to all examples; nan without labels."""
+  said = [[label] * len(each) for label in each.labels or ()]
+  found = [
+    grid.headline(each.task, grid.metrics(each, s), metric) for s in said
+  ]
+  return max(found, default=np.nan)
 
 
 def _row(answerer, flat, each, shelf: Shelf, cells: Cells, settings):

@@ -2,9 +2,11 @@
 
     score[t,s]     on task t, with the prompt of s and t's texts and labels
     relative[t,s]  = score[t,s] / score[t,t]
+    corrected[t,s] = (score[t,s] - floor[t]) / (score[t,t] - floor[t])
 
+with the floor that one answer to all examples reaches: the majority's share.
 As CSV: a row a target task, a column a source prompt.
-Source: Su et al. 2022, section 4.1.
+Source: Su et al. 2022, section 4.1. Departures: `corrected` is not there.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,11 +32,13 @@ class Matrix:
     tasks: names of the rows.
     prompts: names of the columns; 'random' is the control.
     scores: float64[tasks, prompts]; nan where there is none.
+    floors: {task: score of the best constant answer}, where that is known.
   """
 
   tasks: tuple[str, ...]
   prompts: tuple[str, ...]
   scores: np.ndarray
+  floors: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
   def score(self, task: str, prompt: str) -> float:
     """One cell."""
@@ -42,16 +46,19 @@ class Matrix:
       self.scores[self.tasks.index(task), self.prompts.index(prompt)]
     )
 
-  def relative(self) -> 'Matrix':
+  def relative(self, corrected: bool = False) -> 'Matrix':
     """Each row divided by the score of the task's own prompt.
 
-    A row is nan where the task has no prompt of its own here, or it scores 0.
+    Args: corrected: counts both from the floor: 0 is one answer to all.
+    Returns: a row is nan where the task has no prompt of its own here, or it
+      scores 0; if corrected, where it is not above a floor that is known.
     """
     rows = np.full(self.scores.shape, np.nan)
     for i, task in enumerate(self.tasks):
       own = self.score(task, task) if task in self.prompts else np.nan
-      if own:
-        rows[i] = self.scores[i] / own
+      floor = self.floors.get(task, np.nan) if corrected else 0.0
+      if own > floor if corrected else own:
+        rows[i] = (self.scores[i] - floor) / (own - floor)
     return dataclasses.replace(self, scores=rows)
 
   def square(self, names: Sequence[str] | None = None) -> 'Matrix':
@@ -63,9 +70,8 @@ class Matrix:
       names = [task for task in self.tasks if task in self.prompts]
     rows = [self.tasks.index(name) for name in names]
     columns = [self.prompts.index(name) for name in names]
-    return Matrix(
-      tuple(names), tuple(names), self.scores[np.ix_(rows, columns)]
-    )
+    scores = self.scores[np.ix_(rows, columns)]
+    return Matrix(tuple(names), tuple(names), scores, self.floors)
 
   def text(self) -> str:
     """The matrix as CSV, 4 decimals, an empty cell for nan."""
@@ -115,19 +121,20 @@ def read(path: str | os.PathLike) -> Matrix:
 
 
 def by_type(
-  matrix: Matrix, types: Mapping[str, Sequence[str]]
+  matrix: Matrix, types: Mapping[str, Sequence[str]], corrected: bool = False
 ) -> dict[str, float]:
   """Mean relative score of foreign prompts, by the types of both tasks.
 
   Args:
     matrix: scores; its own prompts are left out of all means.
     types: {type: tasks}; tasks that are in none are left out.
+    corrected: see `Matrix.relative`.
   Returns: {'same type', 'different type', 'random', and each type: mean}, nan
     where there is no such pair.
   Raises: UserError if a task is of two types.
   """
   of = _types(types)
-  relative = matrix.relative()
+  relative = matrix.relative(corrected)
   groups: dict[str, list[float]] = {'same type': [], 'different type': []}
   groups |= {'random': [], **{name: [] for name in types}}
   for task, row in zip(relative.tasks, relative.scores, strict=True):

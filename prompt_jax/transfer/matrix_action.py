@@ -20,6 +20,11 @@ def flags(parser: argparse.ArgumentParser) -> None:
   add('--prompts', required=True, help='folder of <task>.npy, or an .npz')
   add('--output', required=True, help='folder to write; goes on from there')
   add('--types', help='JSON {type: [task, ...]}, for means by type')
+  add(
+    '--corrected',
+    action='store_true',
+    help='relative scores count from that of one answer to all examples',
+  )
   add('--random_seed', type=int, default=0, help='of the random prompt')
   add('--plot', action='store_true', help='heat maps too (needs matplotlib)')
 
@@ -40,16 +45,18 @@ def run(args: argparse.Namespace) -> list[str]:
     say=functools.partial(print, flush=True),
   )
   folder = pathlib.Path(args.output).expanduser()
-  relative = found.relative()
+  relative = found.relative(args.corrected)
+  name = 'corrected' if args.corrected else 'relative'
   lines = ['', 'score, percent (target down, prompt across)', *found.table()]
-  lines += ['', 'relative to the own prompt', *relative.table(2)]
+  floor = ', from one answer to all on' if args.corrected else ''
+  lines += ['', f'relative to the own prompt{floor}', *relative.table(2)]
   if types:
     lines += ['', 'mean relative score of foreign prompts']
-    means = by_type(found, types).items()
-    lines += [f'{name:16} {value:.3f}' for name, value in means]
-  lines += ['', str(folder / 'matrix.csv'), str(folder / 'relative.csv')]
+    means = by_type(found, types, args.corrected).items()
+    lines += [f'{group:16} {value:.3f}' for group, value in means]
+  lines += ['', str(folder / 'matrix.csv'), str(folder / f'{name}.csv')]
   if args.plot:
-    for name, each in ('matrix', found), ('relative', relative):
-      heatmap.draw(each, folder / f'{name}.png', f'{name} on {args.base}')
-      lines.append(str(folder / f'{name}.png'))
+    for drawn, each in ('matrix', found), (name, relative):
+      heatmap.draw(each, folder / f'{drawn}.png', f'{drawn} on {args.base}')
+      lines.append(str(folder / f'{drawn}.png'))
   return lines

@@ -84,6 +84,14 @@ def test_words_and_metrics_that_are_not_known(prompts):
     found(prompts, metric='f2', max_examples=2)
 
 
+def test_the_floor_is_the_share_of_the_majority(prompts):
+  scores = found(prompts)
+  for name, labels in small.LABELS.items():
+    most = -(-small.EXAMPLES // len(labels))  # examples go round the labels
+    wanted = 100 * most / small.EXAMPLES
+    np.testing.assert_allclose(scores.floors[f'transfer_{name}'], wanted)
+
+
 def test_command(prompts, tmp_path, capsys):
   argv = ['transfer', 'matrix', '--base', tiny.base(), '--vocabulary', 'bytes']
   argv += ['--prompts', str(prompts), '--tasks', *small.tasks()]
@@ -91,7 +99,10 @@ def test_command(prompts, tmp_path, capsys):
   argv += ['--target_length', '5', '--batch_size', str(small.BATCH)]
   assert cli.main(argv) == 0
   said = capsys.readouterr().out
-  assert 'relative to the own prompt' in said and 'random' in said
+  assert 'relative to the own prompt\n' in said and 'random' in said
   assert (tmp_path / 'relative.csv').is_file()
+  assert cli.main([*argv, '--corrected']) == 0
+  said = capsys.readouterr().out
+  assert 'from one answer to all on' in said and 'corrected.csv' in said
   assert cli.main([*argv[:7], str(tmp_path / 'no'), *argv[8:]]) == 2
   assert 'neither a folder nor' in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """Transfer matrices: relative scores, means by type, CSV."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -29,6 +30,20 @@ def test_relative_is_by_the_own_prompt(scores):
   np.testing.assert_allclose(found.scores[1], [0.5, 1, 1 / 3, 0.1])
   assert np.isnan(found.scores[3]).all()  # d has no prompt
   assert found.score('b', 'random') == 0.1
+
+
+def test_corrected_scores_count_from_one_answer_to_all(scores):
+  floors = {'a': 40.0, 'b': 50.0, 'c': 50.0}  # that of d is not known
+  held = dataclasses.replace(scores, floors=floors)
+  found = held.relative(corrected=True).scores
+  np.testing.assert_allclose(found[0], [1, 0.5, -0.5, 0])
+  np.testing.assert_allclose(found[1], [-0.125, 1, -0.5, -1.025])
+  assert np.isnan(found[2:]).all()  # c is not above its floor
+  np.testing.assert_array_equal(
+    held.relative().scores, scores.relative().scores
+  )
+  means = matrix.by_type(held, {'x': ['a', 'b'], 'y': ['c']}, corrected=True)
+  np.testing.assert_allclose(means['same type'], (0.5 - 0.125) / 2)
 
 
 def test_square_is_over_tasks_with_a_prompt(scores):
