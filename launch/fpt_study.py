@@ -197,9 +197,10 @@ class Study:
         and row['seed'] == rows[0]['seed']
       ):
         where = found / f'{row["task"]}, {row["run"]}'
-        where.mkdir(parents=True, exist_ok=True)
         stages = self.out / 'runs' / row['folder'] / 'stages.json'
-        shutil.copyfile(stages, where / 'stages.json')
+        if stages.is_file():  # not where rows of another machine are shown
+          where.mkdir(parents=True, exist_ok=True)
+          shutil.copyfile(stages, where / 'stages.json')
     page = self.out / 'report.html'
     files.write_text(page, report.page(found))
     return page

@@ -1,5 +1,9 @@
 """Rules of every test: eight CPU devices, no silent rank promotion.
 
+Tests compile more than they compute, so LLVM is told to take it easy, which
+halves their time; XLA_FLAGS=--xla_backend_optimization_level=3 is what users
+have.
+
 No test writes to the home of who runs it. At the end stands which planted bug
 was caught by what, see `planted`.
 """
@@ -16,9 +20,13 @@ if not os.environ.get('JAX_COMPILATION_CACHE_DIR'):
   atexit.register(shutil.rmtree, _compiled, ignore_errors=True)
   os.environ['JAX_COMPILATION_CACHE_DIR'] = _compiled
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
-_flags = os.environ.get('XLA_FLAGS', '')
-if 'host_platform_device_count' not in _flags:
-  os.environ['XLA_FLAGS'] = _flags + ' --xla_force_host_platform_device_count=8'
+for _name, _usual in (
+  ('xla_force_host_platform_device_count', 8),
+  ('xla_backend_optimization_level', 1),
+):
+  _flags = os.environ.get('XLA_FLAGS', '')
+  if _name not in _flags:
+    os.environ['XLA_FLAGS'] = f'{_flags} --{_name}={_usual}'.strip()
 
 import jax  # noqa: E402  the device count has to be set first
 import pytest  # noqa: E402

@@ -17,7 +17,6 @@ from tests import tiny
 
 NAME = 'tiny_sweep'
 SETTINGS = dict(
-  DROPOUT_RATE=0.1,
   BEST_METRIC='accuracy',
   EVAL_PERIOD=2,
   LENGTH_BUCKETS=[7, 13],  # batches of two shapes
@@ -105,6 +104,19 @@ def test_equal_to_runs_alone(folder, trained):
     assert {f.name for f in one.iterdir()} >= {
       f.name for f in same.iterdir() if f.name != 'compiled'
     }
+
+
+@pytest.mark.slow
+def test_dropout_is_that_of_runs_alone(folder):
+  settings = dict(DROPOUT_RATE=0.1, LENGTH_BUCKETS=None, EVAL_PERIOD=0)
+  settings |= dict(BEST_METRIC=None, TRAIN_STEPS=2)
+  flags = command(folder, folder / 'dropped', **settings)
+  assert sweep.main([*flags, '--gin.SWEEP_SEEDS=[0, 2]']) == 0
+  same = alone(folder, folder / 'dropped_alone', RANDOM_SEED=2, **settings)
+  found = prompt(folder / 'dropped' / 'seed_2', 2)
+  np.testing.assert_allclose(found, prompt(same, 2), rtol=0, atol=1e-5)
+  other = prompt(folder / 'dropped' / 'seed_0', 2)
+  assert np.abs(found - other).max() > 1e-3
 
 
 @pytest.mark.slow
@@ -297,6 +309,7 @@ def test_full_tuning_shares_nothing(folder, capsys):
   assert 'a sweep has nothing to share' in capsys.readouterr().err
 
 
+@pytest.mark.filterwarnings('ignore:population=5000')  # of a tiny vocabulary
 def test_starts(folder, capsys):
   saved = folder / 'start.npy'
   np.save(saved, np.zeros((3, 7), np.float32))
