@@ -33,7 +33,7 @@ demo: $(STAMP)
 demo-full: $(STAMP)
 	@$(BIN)/python -m launch.full_tuning $(FULL)
 
-# The whole suite, two tests at a time. A process takes up to 3 GB. What one test
+# The whole suite, two tests at a time. A process takes up to 6 GB. What one test
 # compiled the next does not have to.
 test: $(STAMP)
 	@JAX_COMPILATION_CACHE_DIR=$(abspath $(VENV))/compiled \
