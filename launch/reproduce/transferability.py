@@ -1,6 +1,6 @@
 """What the released prompts and matrices of Su et al. 2022 show, recomputed.
 
-    python -m launch.reproduce.transferability --data DATA --out runs/su2022
+    python -m launch.reproduce.transferability --data DATA
 
 DATA (or PROMPT_JAX_TRANSFER_DATA) holds the arrays that the authors released:
 prompts_<model>.npz, transfer_<model>.csv, projected_*.npz, neurons_*.npz.
@@ -317,7 +317,7 @@ def arguments(argv=None) -> argparse.Namespace:
   """The command line."""
   parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
   parser.add_argument('--data', help=f'folder; default: {SETTING}')
-  parser.add_argument('--out', required=True, help='folder to write')
+  parser.add_argument('--out', default='runs/su2022', help='folder to write')
   parser.add_argument('--plot', action='store_true', help='heat maps too')
   return parser.parse_args(argv)
 
