@@ -128,11 +128,12 @@ def serve(setting: dict) -> None:
     answers.flush()
 
   peer = Peer(setting)
+  dtype = peer.run.model.config.activation_dtype
   answer(
     {
       'load_seconds': peer.load_seconds,
       'start_seconds': time.perf_counter() - _BEGAN,
-      'versions': f'jax {jax.__version__}',
+      'versions': f'jax {jax.__version__}, {dtype}',
     }
   )
   for line in sys.stdin:

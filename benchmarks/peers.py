@@ -36,8 +36,8 @@ from prompt_jax.t5.config import T5Config  # noqa: E402
 _WARM_UP = 2  # the first compiles, the second touches its buffers anew
 _FIRST_TOKEN = 2  # 0 is padding, 1 the end of a sequence
 OURS = 'ours'
-PEERS = {  # name: (worker, dtype of the base)
-  OURS: ('jax_peer.py', 'bfloat16'),
+PEERS = {  # name: (worker, dtype of the base; 'auto' as in training)
+  OURS: ('jax_peer.py', 'auto'),
   'peft_float32': ('torch_peer.py', 'float32'),
   'peft_bfloat16': ('torch_peer.py', 'bfloat16'),
 }

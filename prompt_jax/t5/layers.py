@@ -15,11 +15,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from prompt_jax.t5.absorb import absorbed, absorbs
 from prompt_jax.t5.attend import attend, join, split
 from prompt_jax.t5.config import T5Config
 from prompt_jax.t5.product import product
-from prompt_jax.t5.quantized import Quantized, quantized_product
-from prompt_jax.t5.sites import Inserts, site
+from prompt_jax.t5.quantized import Quantized, dequantize, quantized_product
+from prompt_jax.t5.sites import Inserts, site, standing
 from prompt_jax.typing import Array
 
 _MASKED = -1e10  # added to scores that may not be attended to; T5X's value
@@ -44,12 +45,16 @@ class Dense(nn.Module):
   kernel_init: Callable = _dense_init
 
   @nn.compact
-  def __call__(self, x: Array) -> Array:
-    kernel = self.param(
+  def weights(self, width: int) -> Array | Quantized:
+    """The kernel, for inputs of `width` D."""
+    return self.param(
       'kernel',
       nn.with_logical_partitioning(self.kernel_init, self.axes),
-      (x.shape[-1], self.features),
+      (width, self.features),
     )
+
+  def __call__(self, x: Array) -> Array:
+    kernel = self.weights(x.shape[-1])
     multiply = quantized_product if isinstance(kernel, Quantized) else product
     return multiply(x, kernel, self.dtype)
 
@@ -171,17 +176,15 @@ class Attention(nn.Module):
   config: T5Config
   inserts: Inserts = ()
 
+  def _dense(self, name: str, init=_attention_init) -> Dense:
+    c = self.config
+    width, axes = c.num_heads * c.d_kv, ('embed', 'joined_kv')
+    return Dense(width, axes, c.activation_dtype, init, name=name)
+
   def _heads(self, name: str, x: Array, rows, init=_attention_init) -> Array:
     """[R,T,H] -> [B,N,T R/B,K] with B `rows`: neighbours in one."""
     c = self.config
-    dense = Dense(
-      c.num_heads * c.d_kv,
-      ('embed', 'joined_kv'),
-      c.activation_dtype,
-      init,
-      name=name,
-    )
-    y = site(self, name, dense(x), x)
+    y = site(self, name, self._dense(name, init)(x), x)
     y = y.reshape(rows, -1, y.shape[-1])
     return split(y, c.num_heads, c.activation_dtype)
 
@@ -232,6 +235,20 @@ class Attention(nn.Module):
     )
     return key, value, allowed
 
+  def _absorbs(self, x, context, allowed) -> bool:
+    """Whether keys and values need not be made, see `t5.absorb`."""
+    queries = x.shape[0] * x.shape[1] // len(context)
+    return (
+      absorbs(self.config, queries, context.shape[1])
+      and allowed.shape[1:3] == (1, 1)
+      and not any(standing(self, name) for name in ('key', 'value', 'ahead'))
+    )
+
+  def _kernel(self, name: str) -> Array:
+    """[H,N K]; one in int8 is opened, for these products are small."""
+    kernel = self._dense(name).weights(self.config.d_model)
+    return dequantize(kernel) if isinstance(kernel, Quantized) else kernel
+
   def _kept(self, value, deterministic):
     """Values [B,N,J,K] without the keys that dropout leaves out.
 
@@ -270,24 +287,32 @@ class Attention(nn.Module):
     Returns: float32[R,T,H].
     """
     c = self.config
-    if position is not None and context is not x:
-      key, value = self._recall(context)
-    else:
-      heads = lambda name: self._heads(name, context, len(context))
-      key, value = heads('key'), heads('value')
-      if position is not None:
-        # J is read off a shape: under remat an int would be traced.
-        length = allowed.shape[-1]
-        key, value = self._remember(key, value, position, length)
     init = lambda *args: _attention_init(*args) / math.sqrt(c.d_kv)
-    query = self._heads('query', x, len(key), init)
-    key, value, allowed = self._ahead(key, value, allowed, x)
-    add = jnp.where(allowed, 0.0, _MASKED)
-    if bias is not None:  # other layers may have more rows ahead
-      add = add + bias[..., bias.shape[-1] - key.shape[-2] :]
-    y = attend(
-      query, key, self._kept(value, deterministic), add, c.activation_dtype
-    )
+    is_plain = position is None and bias is None
+    is_plain &= deterministic or not c.dropout_rate
+    if context is not x and is_plain and self._absorbs(x, context, allowed):
+      query = self._heads('query', x, len(context), init)
+      kernels = self._kernel('key'), self._kernel('value')
+      add = jnp.where(allowed, 0.0, _MASKED)
+      y = absorbed(query, context, *kernels, add, c.activation_dtype)
+    else:
+      if position is not None and context is not x:
+        key, value = self._recall(context)
+      else:
+        heads = lambda name: self._heads(name, context, len(context))
+        key, value = heads('key'), heads('value')
+        if position is not None:
+          # J is read off a shape: under remat an int would be traced.
+          length = allowed.shape[-1]
+          key, value = self._remember(key, value, position, length)
+      query = self._heads('query', x, len(key), init)
+      key, value, allowed = self._ahead(key, value, allowed, x)
+      add = jnp.where(allowed, 0.0, _MASKED)
+      if bias is not None:  # other layers may have more rows ahead
+        add = add + bias[..., bias.shape[-1] - key.shape[-2] :]
+      y = attend(
+        query, key, self._kept(value, deterministic), add, c.activation_dtype
+      )
     # [R,T,N K]
     y = join(y, c.activation_dtype).reshape(*x.shape[:2], c.num_heads * c.d_kv)
     dense = Dense(

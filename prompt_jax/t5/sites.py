@@ -76,18 +76,22 @@ def select(inserts: Inserts, config: T5Config) -> list[list[str]]:
   ]
 
 
+def standing(module: nn.Module, name: str) -> list[Callable[..., nn.Module]]:
+  """Factories of the inserts at `name` of a module that has `inserts`."""
+  path = '/'.join((*module.path, name))
+  return [
+    make
+    for pattern, make in module.inserts
+    if re.fullmatch(pattern, path) and _at(make, path)
+  ]
+
+
 def site(module: nn.Module, name: str, y: Array, x: Array) -> Array:
   """Passes y through the inserts that stand at `name` of `module`.
 
   Called inside a compact method of a module with an `inserts` attribute.
   """
-  path = '/'.join((*module.path, name))
-  met = [
-    make
-    for pattern, make in module.inserts
-    if re.fullmatch(pattern, path) and _at(make, path)
-  ]
-  for i, make in enumerate(met):
+  for i, make in enumerate(standing(module, name)):
     y = make(name=f'{name}_insert' + (f'_{i}' if i else ''))(y, x)
   return y
 

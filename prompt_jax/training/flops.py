@@ -6,11 +6,15 @@ product [a,b] x [b,c] costing 2abc, each per example:
     encoder layer   dense       2 E H (4 J + (m+1) F)
                     attention   4 E E J
     decoder layer   self        2 U H 4 J  +  4 U U J
-                    cross       2 U H 2 J  +  2 E H 2 J  +  4 U E J
+                    cross       2 U H 2 J  +  2 E H 2 J  +  4 U E J, or
+                                2 U H 4 J  +  4 U E N H  where that is less
                     MLP         2 U H (m+1) F
     logits                      2 U H V
+
+The second line of cross attention is that of `t5/absorb.py`.
 """
 
+from prompt_jax.t5.absorb import absorbs
 from prompt_jax.t5.config import T5Config
 
 
@@ -25,8 +29,9 @@ def step_flops(
                  nothing for weights
 
   What does not depend on the prompt has no backward: the embedding, and in
-  the first decoder layer self attention, the query kernel of cross attention
-  and the query operand of its scores. Padding is computed like all else.
+  the first decoder layer self attention, the kernels that queries of cross
+  attention meet and the query operand of its scores. Padding is computed like
+  all else.
 
   Args:
     config: sizes of the model.
@@ -43,15 +48,21 @@ def step_flops(
   mlp_decoder = matrices * (config.decoder_d_ff or config.d_ff)
   seen = prompt + inputs  # E
   dense = lambda rows, columns: 2 * rows * width * columns
-  scores = lambda keys: 2 * targets * keys * joined  # as weights x values
+  # of heads K wide: scores, and as many for weights x values
+  scores = lambda keys, each=joined: 2 * targets * keys * each
 
   encoder = 2 * dense(seen, 4 * joined + mlp) + 3 * 4 * seen * seen * joined
   own = dense(targets, 4 * joined), 2 * scores(targets)
   query = dense(targets, joined)
-  cross = query + dense(seen, 2 * joined), 2 * scores(seen)
+  if absorbs(config, targets, seen):
+    met, across = query, scores(seen, config.num_heads * width)
+    cross = query + 2 * met, 2 * across
+  else:
+    met, across = 0, scores(seen)
+    cross = query + dense(seen, 2 * joined), 2 * across
   layer = 2 * (own[0] + query + cross[0] + dense(targets, mlp_decoder))
   layer += 3 * (own[1] + cross[1])
-  spared = own[0] + 2 * own[1] + query + scores(seen)
+  spared = own[0] + 2 * own[1] + query + met + across
   logits = 2 * dense(targets, config.vocab_size)
   return float(
     batch

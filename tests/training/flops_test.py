@@ -92,19 +92,24 @@ def test_training_the_base_costs_more():
   )
 
 
-def test_count_of_a_model_by_hand():
+@pytest.mark.parametrize('targets', [19, 2])
+def test_count_of_a_model_by_hand(targets):
   config = T5Config(2, 3, 5, 7, 11, 1, 1, ('relu',), True)
-  joined, seen, targets = 55, 17 + 13, 19
+  joined, seen = 55, 17 + 13
   projection = lambda rows: 2 * rows * 3 * joined
   mlp = lambda rows: 2 * 2 * rows * 3 * 7
-  product = lambda rows, keys: 2 * rows * keys * joined
+  product = lambda rows, keys, each=joined: 2 * rows * keys * each
   encoder = 2 * (4 * projection(seen) + mlp(seen)) + 6 * product(seen, seen)
   own = 4 * projection(targets) + 2 * product(targets, targets)
-  cross = 3 * projection(targets) + 4 * projection(seen)  # query: forward only
-  cross += 5 * product(targets, seen)  # scores 1 + 1, values 1 + 2
+  if targets == 2:  # kernels meet the queries, of width 3 for each of 11 heads
+    cross = 6 * projection(targets)  # query and key kernel: forward only
+    cross += 5 * product(targets, seen, 3 * 11)
+  else:
+    cross = 3 * projection(targets) + 4 * projection(seen)  # query: forward
+    cross += 5 * product(targets, seen)  # scores 1 + 1, values 1 + 2
   logits = 2 * 2 * targets * 3 * 2
   total = encoder + own + cross + 2 * mlp(targets) + logits
-  assert step_flops(config, 23, 17, 19, 13) == 23 * total
+  assert step_flops(config, 23, 17, targets, 13) == 23 * total
 
 
 @pytest.mark.parametrize('dtype', DTYPES)
