@@ -78,19 +78,19 @@ def weights_of(model, flat, batch) -> jax.Array | None:
   return parts['prompt']['weights'][0] if parts else None
 
 
-def _started(model, flat, batch, length: int):
+def _started(model, flat, batch, length: int, decodes: int):
   """(step, cache) of decoding over the encoded inputs of a batch."""
   variables = {'params': params.unflatten(flat)}
   encoded = encode(model, flat, batch)
   _, made = model.apply(
-    *(variables, encoded, length, batch['task_ids']),
+    *(variables, encoded, length, batch['task_ids'], decodes),
     method='start',
     mutable=['cache'],
   )
 
   def step(tokens, cache):
     logits, new = model.apply(
-      *({**variables, 'cache': cache}, tokens, length),
+      *({**variables, 'cache': cache}, tokens, length, encoded),
       method='step',
       mutable=['cache'],
     )
@@ -109,7 +109,7 @@ def decoder(model, length: int, decoding: Decoding = Decoding()) -> Callable:
   """
 
   def run(flat: Mapping, batch: Mapping):
-    step, cache = _started(model, flat, batch, length)
+    step, cache = _started(model, flat, batch, length, decoding.num_decodes)
     rows = batch['encoder_input_tokens'].shape[0]
     if decoding.method == 'beam':
       return beam.beam_search(

@@ -102,17 +102,19 @@ class PromptDecoder(Decoder):
     )
     return y[:, first.shape[1] :]
 
-  def start(self, embeds, encoded, length, task_ids=None):
+  def start(self, embeds, encoded, length, task_ids=None, decodes=None):
     """Fills the caches with the prompt; the first step is position P."""
     mask = jnp.ones(embeds.shape[:2], bool)
     rows = self.prompt(_ids(task_ids, embeds), embeds, mask)
     first, *rest = cut(rows, self.depth)
     enter = entering(rest, jnp.ones(first.shape[:2], bool), self.deeper)
-    self.stack(first, None, encoded, True, first.shape[1] + length, enter)
+    length += first.shape[1]
+    self.stack(first, None, encoded, True, length, enter, decodes)
 
-  def step(self, embeds, length):
+  def step(self, embeds, length, encoded=None):
     """One step over a cache of P + `length` positions."""
-    return super().step(embeds, self.prompt.length // self.depth + length)
+    length += self.prompt.length // self.depth
+    return super().step(embeds, length, encoded)
 
 
 class PromptDecoderOnly(DecoderOnly):

@@ -51,15 +51,17 @@ def absorbed(
   """
   batch, heads, queries, size = query.shape
   apart = lambda w: split(w[None], heads, dtype)[0]  # [N,H,K]
-  by_head = lambda x: x.swapaxes(0, 1).reshape(heads, -1, x.shape[-1])
+
+  def by_head(x):  # [B,N,Q,W] -> [N,B Q,W]
+    return x.swapaxes(0, 1).reshape(heads, batch * queries, x.shape[-1])
 
   def by_row(x):
-    return x.reshape(heads, batch, queries, -1).swapaxes(0, 1)
+    return x.reshape(heads, batch, queries, x.shape[-1]).swapaxes(0, 1)
 
   # the heads of an example stand behind one another, as more queries of one
   met = by_row(product(by_head(query), apart(key).swapaxes(-1, -2), dtype))
-  met = met.reshape(batch, 1, heads * queries, -1)
+  met = met.reshape(batch, 1, heads * queries, met.shape[-1])
   context = context[:, None]
   y = attend(met, context, context, add, dtype)
-  y = y.reshape(batch, heads, queries, -1)
+  y = y.reshape(batch, heads, queries, y.shape[-1])
   return by_row(product(by_head(y), apart(value), dtype))

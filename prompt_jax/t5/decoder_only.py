@@ -186,12 +186,13 @@ class DecoderOnly(nn.Module):
     h = self.stack(h, real, size, None, deterministic, prefix.enter)
     return h[:, size - 1 :]
 
-  def start(self, embeds, encoded, length, task_ids=None):
+  def start(self, embeds, encoded, length, task_ids=None, decodes=None):
     """Fills the caches with the prefix, for `length` steps.
 
     Its last position is where the first step stands: the position goes back
     to it, and its embedding is kept to be the input of that step.
     """
+    del decodes  # every row has caches of its own
     prefix = self.prefix(embeds, encoded, 0, task_ids)
     size = prefix.mask.shape[1]
     behind = ((0, 0), (0, length - 1))
@@ -201,11 +202,12 @@ class DecoderOnly(nn.Module):
     self.stack(prefix.embeds, mask, size, position, True, prefix.enter)
     self.cursor.rewind(size - 1)
 
-  def step(self, embeds, length):
+  def step(self, embeds, length, encoded=None):
     """One step: embeds [R,1,H] -> states [R,1,H].
 
     The first is given the start token and takes the end of the prefix.
     """
+    del encoded  # is in the caches
     position, mask = self.cursor(1, None)
     size = mask.shape[1] - length + 1
     h = jnp.where(position == size - 1, self.last(embeds), embeds)

@@ -20,7 +20,7 @@ from prompt_jax.t5.attend import attend, join, split
 from prompt_jax.t5.config import T5Config
 from prompt_jax.t5.product import product
 from prompt_jax.t5.quantized import Quantized, dequantize, quantized_product
-from prompt_jax.t5.sites import Inserts, site, standing
+from prompt_jax.t5.sites import Inserts, changes_keys, site
 from prompt_jax.typing import Array
 
 _MASKED = -1e10  # added to scores that may not be attended to; T5X's value
@@ -241,7 +241,7 @@ class Attention(nn.Module):
     return (
       absorbs(self.config, queries, context.shape[1])
       and allowed.shape[1:3] == (1, 1)
-      and not any(standing(self, name) for name in ('key', 'value', 'ahead'))
+      and not changes_keys(self.inserts, '/'.join(self.path))
     )
 
   def _kernel(self, name: str) -> Array:

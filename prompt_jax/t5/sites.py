@@ -76,12 +76,11 @@ def select(inserts: Inserts, config: T5Config) -> list[list[str]]:
   ]
 
 
-def standing(module: nn.Module, name: str) -> list[Callable[..., nn.Module]]:
-  """Factories of the inserts at `name` of a module that has `inserts`."""
-  path = '/'.join((*module.path, name))
+def standing(inserts: Inserts, path: str) -> list[Callable[..., nn.Module]]:
+  """Factories of the inserts at a site path."""
   return [
     make
-    for pattern, make in module.inserts
+    for pattern, make in inserts
     if re.fullmatch(pattern, path) and _at(make, path)
   ]
 
@@ -91,9 +90,23 @@ def site(module: nn.Module, name: str, y: Array, x: Array) -> Array:
 
   Called inside a compact method of a module with an `inserts` attribute.
   """
-  for i, make in enumerate(standing(module, name)):
+  path = '/'.join((*module.path, name))
+  for i, make in enumerate(standing(module.inserts, path)):
     y = make(name=f'{name}_insert' + (f'_{i}' if i else ''))(y, x)
   return y
+
+
+def changes_keys(inserts: Inserts, attention: str) -> bool:
+  """Whether an insert stands at keys or values, or rows ahead of them.
+
+  Args:
+    inserts: of the model.
+    attention: path of an attention.
+  """
+  return any(
+    standing(inserts, f'{attention}/{name}')
+    for name in ('key', 'value', 'ahead')
+  )
 
 
 def rows_ahead(inserts: Inserts, stack: str, layers: int) -> int:
@@ -107,11 +120,7 @@ def rows_ahead(inserts: Inserts, stack: str, layers: int) -> int:
   attention = {'encoder': 'attention', 'decoder': 'self_attention'}[stack]
   paths = [f'{stack}/layers_{i}/{attention}/ahead' for i in range(layers)]
   lengths = [
-    sum(
-      make(parent=None).length
-      for pattern, make in inserts
-      if re.fullmatch(pattern, path) and _at(make, path)
-    )
+    sum(make(parent=None).length for make in standing(inserts, path))
     for path in paths
   ]
   return max(lengths, default=0)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax.numpy as jnp
 
+from prompt_jax.t5.absorb import absorbs
 from prompt_jax.t5.config import T5Config
 from prompt_jax.t5.cursor import Cursor
 from prompt_jax.t5.decoder_only import DecoderOnly
@@ -24,7 +25,7 @@ from prompt_jax.t5.layers import (
   RelativePositionBias,
   RMSNorm,
 )
-from prompt_jax.t5.sites import Inserts, rows_ahead
+from prompt_jax.t5.sites import Inserts, changes_keys, rows_ahead
 from prompt_jax.typing import Array
 
 
@@ -40,7 +41,7 @@ def _rematted(layer: type[nn.Module], config: T5Config) -> type[nn.Module]:
   if config.remat == 'none':
     return layer
   # `deterministic` is the last argument and decides what is traced.
-  last = {EncoderLayer: 4, DecoderLayer: 7}[layer]
+  last = {EncoderLayer: 4, DecoderLayer: 8}[layer]
   return nn.remat(layer, prevent_cse=False, static_argnums=(last,))
 
 
@@ -74,9 +75,13 @@ class DecoderLayer(nn.Module):
 
   @nn.compact
   def __call__(
-    self, h, allowed, bias, encoded, cross, position, deterministic=True
+    self, h, allowed, bias, encoded, cross, position, across, deterministic=True
   ):
-    """float32[B,U,H] -> float32[B,U,H]."""
+    """float32[B,U,H] -> float32[B,U,H].
+
+    `position` is that of self attention; `across` of cross attention, None
+    where no cache holds its keys and values.
+    """
     c = self.config
     drop = Dropout(c.dropout_rate)
     norm = lambda name: RMSNorm(c.layer_norm_epsilon, name=name)
@@ -87,7 +92,7 @@ class DecoderLayer(nn.Module):
     h = h + drop(y, deterministic)
     x = norm('pre_cross_attention_layer_norm')(h)
     y = Attention(c, self.inserts, name='encoder_decoder_attention')(
-      x, encoded, cross, None, position, deterministic
+      x, encoded, cross, None, across, deterministic
     )
     h = h + drop(y, deterministic)
     x = norm('pre_mlp_layer_norm')(h)
@@ -163,22 +168,44 @@ class Decoder(nn.Module):
         c.vocab_size, ('embed', 'vocab'), c.activation_dtype
       )
 
-  def stack(self, h, mask, encoded, deterministic, length=None, enter=None):
+  def _reads_states(self, length, decodes, seen) -> bool:
+    """Whether steps read the encoder's states in place of keys and values."""
+    # together the decodes of a row are more queries, but share what they read
+    queries = max(length, decodes)
+    at = '/'.join((*self.path, 'layers_{}/encoder_decoder_attention'))
+    return absorbs(self.config, queries, seen.shape[1]) and not any(
+      changes_keys(self.inserts, at.format(i)) for i in range(len(self.layers))
+    )
+
+  def stack(
+    self,
+    h,
+    mask,
+    encoded,
+    deterministic,
+    length=None,
+    enter=None,
+    decodes=None,
+  ):
     """Runs the layers: states float32[B,U,H].
 
     Args:
       h: float32[B,U,H], embedded targets shifted right.
       mask: bool[B,U], True where the target is real; None while decoding.
-      encoded: Encoded; None in a decoding step, which reads the caches.
+      encoded: Encoded; None in a decoding step that reads the caches alone.
       length: None, or the length of the cache while decoding step by step.
       enter: as in `Encoder.stack`.
+      decodes: None, or how many decodes of each row of `encoded` there are,
+        if every decoding step is given it.
     """
     steps = h.shape[1]
-    position, start, keys = None, 0, steps
+    position, across, start, keys = None, None, 0, steps
     context, seen = encoded or (None, None)
     if length is not None:
-      position, seen = self.cursor(steps, seen)
+      position, kept = self.cursor(steps, seen)
       start, keys = position, length
+      if not decodes or not self._reads_states(length, decodes, seen):
+        across, seen = position, kept
     cross = seen[:, None, None, :]
     queries = start + jnp.arange(steps)
     allowed = (jnp.arange(keys)[None, :] <= queries[:, None])[None, None]
@@ -189,7 +216,9 @@ class Decoder(nn.Module):
     h = self.dropout(h, deterministic)
     for number, layer in enumerate(self.layers):
       h = enter(number, h) if enter else h
-      h = layer(h, allowed, bias, context, cross, position, deterministic)
+      h = layer(
+        h, allowed, bias, context, cross, position, across, deterministic
+      )
     return self.dropout(self.decoder_norm(h), deterministic)
 
   def __call__(self, embeds, mask, encoded, task_ids=None, deterministic=True):
@@ -197,14 +226,15 @@ class Decoder(nn.Module):
     del task_ids
     return self.stack(embeds, mask, encoded, deterministic)
 
-  def start(self, embeds, encoded, length, task_ids=None):
+  def start(self, embeds, encoded, length, task_ids=None, decodes=None):
     """Makes the caches: a pass over no tokens, which the first step follows."""
     del task_ids
-    self.stack(embeds[:, :0], None, encoded, True, length)
+    self.stack(embeds[:, :0], None, encoded, True, length, decodes=decodes)
 
-  def step(self, embeds, length):
+  def step(self, embeds, length, encoded=None):
     """One step: embeds [R,1,H] -> states [R,1,H]."""
-    return self.stack(embeds, None, None, True, length)
+    decodes = len(embeds) // len(encoded.mask) if encoded else None
+    return self.stack(embeds, None, encoded, True, length, decodes=decodes)
 
 
 class T5(nn.Module):
@@ -283,14 +313,36 @@ class T5(nn.Module):
     """Teacher-forced logits, float32[R,U,V]. Args: as `states`."""
     return self.logits(self.states(*args, **options))
 
-  def start(self, encoded: Encoded, length: int, task_ids=None):
-    """Makes the decoding caches for `length` steps (mutable 'cache')."""
-    tokens = jnp.zeros((encoded.states.shape[0], 1), jnp.int32)
-    self.decoder.start(self.token_embedder(tokens), encoded, length, task_ids)
+  def start(
+    self,
+    encoded: Encoded,
+    length: int,
+    task_ids=None,
+    decodes: int | None = None,
+  ):
+    """Makes the decoding caches for `length` steps (mutable 'cache').
 
-  def step(self, tokens, length: int):
-    """int[R,1] -> float32[R,V], reading and writing 'cache'."""
-    y = self.decoder.step(self.token_embedder(tokens), length)
+    Args:
+      encoded: of B rows.
+      length: most steps.
+      task_ids: int[B].
+      decodes: how many of each row there will be, if steps are given `encoded`
+        too; few enough ones then read it in place of keys and values, which
+        are not made.
+    """
+    tokens = jnp.zeros((encoded.states.shape[0], 1), jnp.int32)
+    embeds = self.token_embedder(tokens)
+    self.decoder.start(embeds, encoded, length, task_ids, decodes)
+
+  def step(self, tokens, length: int, encoded: Encoded | None = None):
+    """int[R,1] -> float32[R,V], reading and writing 'cache'.
+
+    Args:
+      tokens: of the step; R is B times the decodes of a row.
+      length: as of `start`.
+      encoded: of B rows, if `start` was told of decodes.
+    """
+    y = self.decoder.step(self.token_embedder(tokens), length, encoded)
     return self.logits(y)[:, 0]
 
   def __call__(

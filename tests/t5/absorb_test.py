@@ -5,7 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from prompt_jax import predict
 from prompt_jax.inserts.ia3 import IA3
+from prompt_jax.predict import Decoding
+from prompt_jax.t5 import absorb
 from prompt_jax.t5.absorb import absorbed, absorbs
 from prompt_jax.t5.attend import attend, split
 from prompt_jax.t5.config import T5Config
@@ -108,3 +111,48 @@ def test_int8_kernels_are_opened():
   assert not makes
   _near(found, plain, 'bfloat16')
   assert (found != plain).any()
+
+
+DECODINGS = {
+  'beam': Decoding('beam', 3),
+  'sample': Decoding('sample', 2, seed=5),
+}
+
+
+def _decoded(decoding, source='encoder', **changes):
+  """(tokens, log probabilities, whether keys were made) of three targets."""
+  model = models.make(source, d_kv=41, activation_dtype='float32', **changes)
+  flat, rows = models.initial(model), models.batch()
+  run = predict.decoder(model, 3, decoding)
+  context = models.P + max(models.INPUTS)
+  keys = f'f32[{len(models.INPUTS)},{context},{models.N * 41}]'
+  # the encoder makes its own; of the decoder are more
+  made = str(jax.make_jaxpr(run)(flat, rows)).count(keys)
+  return *jax.jit(run)(flat, rows), made
+
+
+@pytest.mark.parametrize('name', DECODINGS)
+def test_decoding_without_keys_is_the_same(name, monkeypatch):
+  tokens, scores, few = _decoded(DECODINGS[name])
+  monkeypatch.setattr(absorb, '_WORTH', 1000)
+  wanted, wanted_scores, many = _decoded(DECODINGS[name])
+  np.testing.assert_array_equal(tokens, wanted)
+  np.testing.assert_allclose(scores, wanted_scores, rtol=1e-4, atol=1e-4)
+  assert few < many
+
+
+@pytest.mark.parametrize(
+  'changes',
+  [
+    {'source': 'both'},
+    {'remat': 'full'},
+    {'inserts': [('decoder/.*/value', IA3)]},
+  ],
+  ids=str,
+)
+def test_decoding_of_other_models_is_the_same(changes, monkeypatch):
+  tokens, scores, _ = _decoded(Decoding(), **changes)
+  monkeypatch.setattr(absorb, '_WORTH', 1000)
+  wanted, wanted_scores, _ = _decoded(Decoding(), **changes)
+  np.testing.assert_array_equal(tokens, wanted)
+  np.testing.assert_allclose(scores, wanted_scores, rtol=1e-4, atol=1e-4)
