@@ -8,12 +8,10 @@ stdout; `ratio` is stacked / (members x alone), of medians, smaller is better.
 """
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 import json
 import pathlib
-import statistics
 import sys
-import time
 
 import jax
 import jax.numpy as jnp
@@ -22,14 +20,13 @@ _HERE = pathlib.Path(__file__).parent
 if not __package__:  # run as a file
   sys.path[0] = str(_HERE.parent)
 
+from benchmarks import clock  # noqa: E402
 from benchmarks import step as steps  # noqa: E402
 from prompt_jax import ginfiles, heap, stacked  # noqa: E402
 from prompt_jax.errors import UserError  # noqa: E402
 from prompt_jax.training import sharding  # noqa: E402
 from prompt_jax.training.program import Program  # noqa: E402
 from prompt_jax.training.step import train_step  # noqa: E402
-
-_WARM_UP = 2
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -55,13 +52,6 @@ def _parser() -> argparse.ArgumentParser:
   add('--gin_bindings', action='append', default=[], help=argparse.SUPPRESS)
   parser.set_defaults(random=0, peak_size=1)
   return parser
-
-
-def _timed(call: Callable[[], object]) -> tuple[float, float]:
-  """Seconds and CPU seconds of a call."""
-  began, cpu = time.perf_counter(), time.process_time()
-  jax.block_until_ready(call())
-  return time.perf_counter() - began, time.process_time() - cpu
 
 
 def measure(args) -> dict:
@@ -95,16 +85,10 @@ def measure(args) -> dict:
       held[name], sums = program(held[name], *args_of)
     return held[name], sums
 
-  found: dict[str, list] = {'alone': [], 'stacked': []}
-  for number in range(_WARM_UP + args.repeats):
-    for name, seconds in found.items():
-      spent = _timed(lambda name=name: turn(name))
-      if number >= _WARM_UP:
-        seconds.append(spent)
-  middle = {
-    name: [statistics.median(each) for each in zip(*spent, strict=True)]
-    for name, spent in found.items()
-  }
+  middle = clock.in_turn(
+    {name: lambda name=name: turn(name) for name in ('alone', 'stacked')},
+    args.repeats,
+  )
   return {
     'model': args.model,
     'members': count,

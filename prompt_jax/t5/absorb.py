@@ -17,7 +17,7 @@ from prompt_jax.typing import Array, Float
 
 # Products of few rows are slower a FLOP: less than half of the FLOPs have to
 # remain. Measured by benchmarks/step.py over targets of 4 to 64 tokens.
-_WORTH = 2
+WORTH = 2
 
 
 def absorbs(config: T5Config, queries: int, keys: int) -> bool:
@@ -28,7 +28,7 @@ def absorbs(config: T5Config, queries: int, keys: int) -> bool:
     queries: Q of an example, those of all its targets.
     keys: J, positions of the context.
   """
-  return _WORTH * queries * (keys + config.d_kv) <= keys * config.d_kv
+  return WORTH * queries * (keys + config.d_kv) <= keys * config.d_kv
 
 
 def absorbed(

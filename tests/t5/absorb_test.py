@@ -134,7 +134,7 @@ def _decoded(decoding, source='encoder', **changes):
 @pytest.mark.parametrize('name', DECODINGS)
 def test_decoding_without_keys_is_the_same(name, monkeypatch):
   tokens, scores, few = _decoded(DECODINGS[name])
-  monkeypatch.setattr(absorb, '_WORTH', 1000)
+  monkeypatch.setattr(absorb, 'WORTH', 1000)
   wanted, wanted_scores, many = _decoded(DECODINGS[name])
   np.testing.assert_array_equal(tokens, wanted)
   np.testing.assert_allclose(scores, wanted_scores, rtol=1e-4, atol=1e-4)
@@ -152,7 +152,7 @@ def test_decoding_without_keys_is_the_same(name, monkeypatch):
 )
 def test_decoding_of_other_models_is_the_same(changes, monkeypatch):
   tokens, scores, _ = _decoded(Decoding(), **changes)
-  monkeypatch.setattr(absorb, '_WORTH', 1000)
+  monkeypatch.setattr(absorb, 'WORTH', 1000)
   wanted, wanted_scores, _ = _decoded(Decoding(), **changes)
   np.testing.assert_array_equal(tokens, wanted)
   np.testing.assert_allclose(scores, wanted_scores, rtol=1e-4, atol=1e-4)
