@@ -212,6 +212,16 @@ class Attention(nn.Module):
       kept.append(self.variable('cache', f'cached_{name}', make).value)
     return kept
 
+  def _pair(self, x, context, position, length):
+    """Keys and values [B,N,J,K], those of earlier steps among them."""
+    if position is not None and context is not x:
+      return self._recall(context)
+    heads = lambda name: self._heads(name, context, len(context))
+    pair = heads('key'), heads('value')
+    if position is None:
+      return pair
+    return self._remember(*pair, position, length)
+
   def _ahead(self, key, value, allowed, x):
     """Keys, values and mask with the rows that stand ahead of them."""
     c = self.config
@@ -277,7 +287,7 @@ class Attention(nn.Module):
       x: float32[R,T,H]; R is B, or in cross attention a multiple of it:
         neighbours that share a context, as labels of one input do.
       context: float32[B,J,H]; x itself in self attention; None in a decoding
-        step of cross attention.
+        step of cross attention over kept keys and values.
       allowed: bool, broadcastable to [B,N,T R/B,J].
       bias: float32[1,N,T,A + J] or None, A the most rows ahead of a layer.
       position: None, or that of the first query while decoding step by step;
@@ -296,15 +306,8 @@ class Attention(nn.Module):
       add = jnp.where(allowed, 0.0, _MASKED)
       y = absorbed(query, context, *kernels, add, c.activation_dtype)
     else:
-      if position is not None and context is not x:
-        key, value = self._recall(context)
-      else:
-        heads = lambda name: self._heads(name, context, len(context))
-        key, value = heads('key'), heads('value')
-        if position is not None:
-          # J is read off a shape: under remat an int would be traced.
-          length = allowed.shape[-1]
-          key, value = self._remember(key, value, position, length)
+      # J is read off a shape: under remat an int would be traced.
+      key, value = self._pair(x, context, position, allowed.shape[-1])
       query = self._heads('query', x, len(key), init)
       key, value, allowed = self._ahead(key, value, allowed, x)
       add = jnp.where(allowed, 0.0, _MASKED)
