@@ -88,9 +88,9 @@ def measure(args) -> dict:
     'seconds': {name: pair[0] for name, pair in middle.items()},
     'cpu_seconds': {name: pair[1] for name, pair in middle.items()},
     **{
-      f'{name}_{clock}': middle[name][i] / middle[f'{name}_kept'][i]
+      f'{name}_{kind}': middle[name][i] / middle[f'{name}_kept'][i]
       for name in decodings
-      for i, clock in enumerate(('ratio', 'cpu_ratio'))
+      for i, kind in enumerate(('ratio', 'cpu_ratio'))
     },
   }
 

@@ -10,25 +10,31 @@ Source: associativity; DeepSeek-AI 2024 (DeepSeek-V2), section 2.1.2, where
 "absorbed" kernels of keys and values serve decoding.
 """
 
+import jax
+
 from prompt_jax.t5.attend import attend, split
 from prompt_jax.t5.config import T5Config
 from prompt_jax.t5.product import product
 from prompt_jax.typing import Array, Float
 
-# Products of few rows are slower a FLOP: less than half of the FLOPs have to
-# remain. Measured by benchmarks/step.py over targets of 4 to 64 tokens.
+# Products of few rows are slower a FLOP, so no more than half of the FLOPs may
+# remain. A choice, not tuned: 8 targets were timed (benchmarks/decode.py).
 WORTH = 2
 
 
 def absorbs(config: T5Config, queries: int, keys: int) -> bool:
   """Whether kernels should meet the queries instead of the context.
 
+  On CPUs alone: elsewhere it was never timed, and a TPU lays both kernels out
+  anew in every step, for heads of 64 are half a row of its tiles.
+
   Args:
     config: K = d_kv.
     queries: Q of an example, those of all its targets.
     keys: J, positions of the context.
   """
-  return WORTH * queries * (keys + config.d_kv) <= keys * config.d_kv
+  spares = WORTH * queries * (keys + config.d_kv) <= keys * config.d_kv
+  return spares and jax.default_backend() == 'cpu'
 
 
 def absorbed(
@@ -49,7 +55,7 @@ def absorbed(
     dtype: operands of the products, 'float32' or 'bfloat16'.
   Returns: float32[B,N,Q,K].
   """
-  batch, heads, queries, size = query.shape
+  batch, heads, queries, _ = query.shape
   apart = lambda w: split(w[None], heads, dtype)[0]  # [N,H,K]
 
   def by_head(x):  # [B,N,Q,W] -> [N,B Q,W]

@@ -36,6 +36,7 @@ def _device(monkeypatch):
   from jax.experimental import topologies
 
   monkeypatch.setenv('TPU_SKIP_MDS_QUERY', '1')  # asks the network otherwise
+  monkeypatch.setattr(jax, 'default_backend', lambda: 'tpu')  # as it is there
   return topologies.get_topology_desc('v5e:2x2', 'tpu').devices[0]
 
 
@@ -67,16 +68,10 @@ def _compiled(device):
 def test_frozen_kernels_are_read_as_they_are(monkeypatch):
   text, kernels = _compiled(_device(monkeypatch))
   assert ' convolution(' in text  # what products become on a TPU
-  relaid = set()
   for rows, columns in kernels:
     for shape in (f'{rows},{columns}', f'{columns},{rows}'):
       # neither a widened kernel nor the gradient of one
       assert f'= f32[{shape}]' not in text
+      made = re.findall(rf'= bf16\[{shape}\]\S* ([\w-]+)\(', text)
       # a prefetch into fast memory is a copy-start and a copy-done
-      moved = rf'= bf16\[{shape}\]\S* (?:convert|copy|transpose)\(.*'
-      relaid |= set(re.findall(moved, text))
-  # heads of 64 are half a row of tiles: where kernels meet the queries they are
-  # put apart once, which is less than the keys and values that it spares
-  meets = re.compile(r'copy\(.*encoder_decoder_attention/(?:key|value)/kernel')
-  assert all(meets.search(line) for line in relaid), relaid
-  assert len(relaid) <= 2
+      assert not {'convert', 'copy', 'transpose'} & set(made)
