@@ -11,7 +11,7 @@ product [a,b] x [b,c] costing 2abc, each per example:
                     MLP         2 U H (m+1) F
     logits                      2 U H V
 
-The second line of cross attention is that of `t5/absorb.py`.
+The second line of cross attention is that of `t5/absorb.py`, on CPUs.
 """
 
 from prompt_jax.t5.absorb import absorbs
