@@ -245,10 +245,7 @@ def _draw(state, step, choose, eos_id):
   now, later = jax.random.split(state.rng)
   logits, cache = step(state.token, state.cache)  # [R,V]
   drawn = choose(logits, now)[:, None].astype(jnp.int32)  # [R,1]
-  # log softmax of what was drawn, without making that of all tokens
-  most = logits.max(axis=1, keepdims=True)
-  gain = jnp.take_along_axis(logits, drawn, axis=1) - most
-  gain = gain[:, 0] - jnp.log(jnp.sum(jnp.exp(logits - most), axis=1))
+  gain = jnp.take_along_axis(jax.nn.log_softmax(logits), drawn, axis=1)[:, 0]
   token = jnp.where(state.is_over[:, None], PAD, drawn)
   return _Drawing(
     index=state.index + 1,
