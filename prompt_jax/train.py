@@ -80,7 +80,7 @@ class Run:
     z_loss, label_smoothing, loss_normalizing_factor: see `training.loss`.
     microbatches: parts a batch is cut into, to save memory.
     model_parallel: devices that share one copy of the base.
-    keep: newest checkpoints kept besides the best.
+    keep: newest checkpoints kept besides the best; None: all.
     position_budget: most positions of an encoder pass, prompt and input
       together; None is no limit (T5's positions are relative).
     allow_many_steps: accept a number of steps that looks like T5X's.
@@ -112,7 +112,7 @@ class Run:
   loss_normalizing_factor: Any = None
   microbatches: int = 1
   model_parallel: int = 1
-  keep: int = 1
+  keep: int | None = 1
   position_budget: int | None = None
   allow_many_steps: bool = False
   allow_other_base: bool = False

@@ -57,12 +57,15 @@ class Checkpoints:
 
   Args:
     folder: where they live; made when first written.
-    keep: how many of the newest stay, besides the best.
+    keep: how many of the newest stay, besides the best; None: all.
   """
 
-  def __init__(self, folder: str, keep: int = 1):
-    if keep < 1:
-      raise UserError(f'KEEP is {keep}; expected 1 or more checkpoints.')
+  def __init__(self, folder: str, keep: int | None = 1):
+    if keep is not None and (type(keep) is not int or keep < 1):
+      raise UserError(
+        f'KEEP is {keep!r}; expected a whole number of checkpoints, at least '
+        '1, or None for all.'
+      )
     self._best = _Best()
     self._damaged: set[int] = set()
     policies = [preservation_policy.LatestN(keep), self._best]

@@ -90,6 +90,7 @@ def test_a_step_that_is_there_is_not_written_again(copy):
     (1, [50, 70, None, 40], [2, 4]),  # saved by SIGTERM, not evaluated
     (1, [None, None, None], [3]),
     (2, [None, None, None], [2, 3]),
+    (None, [50, 70, 60, 40], [1, 2, 3, 4]),
   ],
 )
 def test_newest_and_best_survive(tmp_path, keep, metrics, kept):
@@ -222,6 +223,7 @@ def test_the_manifest_is_json(pair):
   assert json.loads(text) == manifest(10)
 
 
-def test_keep_has_to_be_positive(tmp_path):
-  with pytest.raises(UserError, match='KEEP is 0; expected 1 or more'):
-    Checkpoints(str(tmp_path), 0)
+@pytest.mark.parametrize('keep', [0, 1.5, 'all'])
+def test_keep_has_to_be_positive(tmp_path, keep):
+  with pytest.raises(UserError, match=f'KEEP is {keep!r}; expected a whole'):
+    Checkpoints(str(tmp_path), keep)
