@@ -10,7 +10,7 @@ stderr, one JSON line to stdout.
 
 import argparse
 import collections
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 import json
 import pathlib
 import re
@@ -52,18 +52,13 @@ _INSTRUCTION = re.compile(
 )
 
 
-def names(text: str) -> dict[str, str]:
-  """{instruction: where in the model it comes from} of a program's text.
+def products(text: str) -> dict[str, str]:
+  """{instruction that multiplies: the dot that it is, or holds the first of}.
 
   Args:
     text: `compiled.as_text()`.
   """
-  return dict(_INSTRUCTION.findall(text))
-
-
-def products(text: str) -> set[str]:
-  """Instructions that multiply: dots, and fusions that hold one."""
-  found, inside, holds = set(), None, set()
+  found, inside, holds = {}, None, {}
   for line in text.splitlines():
     head = re.match(r'(?:ENTRY )?%?(\S+) \(.*\{$', line)
     if head:
@@ -74,11 +69,22 @@ def products(text: str) -> set[str]:
     called = re.search(r'calls=%?([\w.-]+)', line)
     multiplies = made[2] in ('dot', 'convolution')
     multiplies |= made[2] == 'custom-call' and bool(_PRODUCT.search(line))
-    multiplies |= bool(called) and called[1] in holds
-    if multiplies:
-      found.add(made[1])
-      holds.add(inside)
+    dot = made[1] if multiplies else called and holds.get(called[1])
+    if dot:
+      found[made[1]] = dot
+      holds.setdefault(inside, dot)
   return found
+
+
+def names(text: str) -> dict[str, str]:
+  """{instruction: where in the model it comes from} of a program's text.
+
+  A fusion is named after its last operation, which may be a norm's behind the
+  products of a layer; one that multiplies has the name of its product here.
+  """
+  paths = dict(_INSTRUCTION.findall(text))
+  named = {fusion: paths.get(dot) for fusion, dot in products(text).items()}
+  return paths | {fusion: path for fusion, path in named.items() if path}
 
 
 def kind(path: str, multiplies: bool) -> str:
@@ -113,7 +119,7 @@ def kind(path: str, multiplies: bool) -> str:
 def summed(
   events: Iterable[tuple[str, float]],
   paths: Mapping[str, str],
-  multiply: set[str],
+  multiply: Container[str],
   repeats: int,
 ) -> dict[str, dict[str, float]]:
   """{kind: {'forward', 'backward': seconds a step, 'operations' a step}}.

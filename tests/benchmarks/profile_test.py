@@ -21,25 +21,27 @@ _TINY = [
 _TEXT = """HloModule jit_step
 %fused (p: f32[3]) -> f32[3] {
   %p = f32[3]{0} parameter(0)
-  ROOT %dot.1 = f32[3]{0} dot(%p, %p), metadata={op_name="jit(step)/x"}
+  %dot.1 = f32[3]{0} dot(%p, %p), metadata={op_name="DOT"}
+  ROOT %mul.7 = f32[3]{0} multiply(%p, %p), metadata={op_name="jit(step)/x"}
 }
 ENTRY %main.9 (a: f32[3]) -> f32[3] {
   %a = f32[3]{0} parameter(0)
   %ynn_fusion.2 = f32[3]{0} fusion(%a), kind=kCustom, calls=%fused, WHERE
   ROOT %add.3 = f32[3]{0} add(%a, %a), metadata={op_name="jit(step)/add"}
 }
-""".replace(
-  'WHERE',
-  'metadata={op_name="jit(step)/jvp(T5)/encoder/layers_0/mlp/wi_0/dot_general"'
-  ' stack_frame_id=3}',
-)
+"""
+_TEXT = _TEXT.replace('DOT', 'jit(step)/jvp(T5)/layers_0/mlp/wi_0/dot_general')
+_NORM = 'jit(step)/jvp(T5)/layers_0/pre_mlp_layer_norm/reduce_sum'
+_TEXT = _TEXT.replace('WHERE', f'metadata={{op_name="{_NORM}"}}')
 
 
 def test_names_and_products_of_a_program():
   paths = profile.names(_TEXT)
   assert paths['add.3'] == 'jit(step)/add'
   assert paths['ynn_fusion.2'].endswith('mlp/wi_0/dot_general')
-  assert profile.products(_TEXT) == {'dot.1', 'ynn_fusion.2'}
+  assert paths['mul.7'] == 'jit(step)/x'
+  found = profile.products(_TEXT)
+  assert found == {'dot.1': 'dot.1', 'ynn_fusion.2': 'dot.1'}
 
 
 @pytest.mark.parametrize(
