@@ -24,10 +24,10 @@ import jax.numpy as jnp
 
 @jax.jit
 def step(x):
-  return jnp.sort(x[:, None] * x, axis=0).sum(0)  # 36 MB of temporaries
+  return (x @ x.T) @ x / x.size  # 36 MB between the products
 
 
-x = jnp.arange(3001.0)
+x = jnp.ones((3001, 7))
 faults = []
 for _ in range(41):
   jax.block_until_ready(step(x))

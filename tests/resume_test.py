@@ -48,9 +48,10 @@ def start():
 
 
 def _start(module, *arguments, cache):
-  """A process; compiled programs are shared through a folder."""
+  """A process on one device; a folder holds what it and others compile."""
   environment = {
-    **{k: v for k, v in os.environ.items() if k != 'XLA_FLAGS'},
+    **os.environ,
+    'XLA_FLAGS': '--xla_backend_optimization_level=1',  # as conftest
     'JAX_PLATFORMS': 'cpu',
     'JAX_COMPILATION_CACHE_DIR': str(cache),
     'PYTHONPATH': str(ROOT),
