@@ -8,9 +8,9 @@ from benchmarks import sweep_runs
 from tests.launch import small
 
 
-@pytest.mark.slow  # three processes
+@pytest.mark.slow  # two processes
 def test_commands_are_timed_and_their_prompts_compared(capsys):
-  argv = ['--model', small.model(), '--members=2', '--steps=2', '--rounds=1']
+  argv = ['--model', small.model(), '--members=1', '--steps=2', '--rounds=1']
   argv += ['--batch=8', '--gin.PROMPT_LENGTH=3', '--gin.EVAL_STEPS=1']
   assert sweep_runs.main([*argv, '--gin.ACTIVATION_DTYPE="float32"']) == 0
   (line,) = capsys.readouterr().out.splitlines()
@@ -18,7 +18,7 @@ def test_commands_are_timed_and_their_prompts_compared(capsys):
   (sweep,), (runs,), (ratio,) = (
     row[name] for name in ('sweep_seconds', 'runs_seconds', 'ratio')
   )
-  assert sweep > 1 and runs > 2  # a process each
+  assert sweep > 1 and runs > 1  # a process each
   assert ratio == pytest.approx(sweep / runs)
   assert 0 <= row['difference'] < 1e-5
 
