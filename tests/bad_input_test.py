@@ -213,7 +213,7 @@ def test_data_files(refused, tmp_path, text, texts):
       {'LABELS': "['good', 'bad']"},
       ["LABELS are ['good', 'bad'], none of them a target of task", 'no, yes'],
     ),
-    ({'KEEP': 0}, ['KEEP is 0; expected 1 or more']),
+    ({'KEEP': 0}, ['KEEP is 0; expected a whole number of checkpoints']),
     ({'EVAL_MODE': 'score'}, ["EVAL_MODE is 'score'; expected one of"]),
     (
       {'TASK_FEATURE_LENGTHS': {'inputs': 13}},
