@@ -28,7 +28,7 @@ _HERE = pathlib.Path(__file__).parent
 if not __package__:  # run as a file
   sys.path[0] = str(_HERE.parent)
 
-from benchmarks import environment  # noqa: E402
+from benchmarks import counts, environment  # noqa: E402
 from prompt_jax import ginfiles  # noqa: E402
 from prompt_jax.errors import UserError  # noqa: E402
 from prompt_jax.t5.config import T5Config  # noqa: E402
@@ -296,11 +296,9 @@ def main(argv: Sequence[str] | None = None) -> int:
   argv = sys.argv[1:] if argv is None else argv
   try:
     args = _parser().parse_args(ginfiles.flags_to_bindings(argv))
-    for name in ('batch', 'inputs', 'targets', 'prompt_length', 'repeats'):
-      if getattr(args, name) < 1:
-        raise UserError(
-          f'--{name} is {getattr(args, name)}; expected at least 1.'
-        )
+    counts.at_least_one(
+      args, 'batch', 'inputs', 'targets', 'prompt_length', 'repeats'
+    )
     found = measure(args)
   except UserError as error:
     print(f'peers.py: {error}', file=sys.stderr)

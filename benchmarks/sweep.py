@@ -20,7 +20,7 @@ _HERE = pathlib.Path(__file__).parent
 if not __package__:  # run as a file
   sys.path[0] = str(_HERE.parent)
 
-from benchmarks import clock  # noqa: E402
+from benchmarks import clock, counts  # noqa: E402
 from benchmarks import step as steps  # noqa: E402
 from prompt_jax import ginfiles, heap, stacked  # noqa: E402
 from prompt_jax.errors import UserError  # noqa: E402
@@ -110,11 +110,9 @@ def main(argv: Sequence[str] | None = None) -> int:
   argv = sys.argv[1:] if argv is None else argv
   try:
     args = _parser().parse_args(ginfiles.flags_to_bindings(argv))
-    for name in ('members', 'batch', 'inputs', 'targets', 'repeats'):
-      if getattr(args, name) < 1:
-        raise UserError(
-          f'--{name} is {getattr(args, name)}; expected at least 1.'
-        )
+    counts.at_least_one(
+      args, 'members', 'batch', 'inputs', 'targets', 'repeats'
+    )
     found = measure(args)
   except UserError as error:
     print(f'sweep.py: {error}', file=sys.stderr)

@@ -25,6 +25,7 @@ _HERE = pathlib.Path(__file__).parent
 if not __package__:  # run as a file
   sys.path[0] = str(_HERE.parent)
 
+from benchmarks import counts  # noqa: E402
 from prompt_jax import ginfiles  # noqa: E402
 from prompt_jax.errors import UserError  # noqa: E402
 
@@ -103,14 +104,14 @@ class Commands:
       )
       for seed in seeds
     )
-    difference = 0.0
+    differences = []
     for seed in seeds:
       name = f'seed_{seed}/prompts/{args.steps}/{args.task}.npy'
       one, other = (
         np.load(where / name, allow_pickle=False) for where in (stacked, alone)
       )
-      difference = max(difference, float(np.abs(one - other).max()))
-    return sweep, runs, difference
+      differences.append(np.abs(one - other).max())
+    return sweep, runs, float(np.max(differences))  # a NaN stays one
 
 
 def measure(args) -> dict:
@@ -128,7 +129,7 @@ def measure(args) -> dict:
     'sweep_seconds': sweep,
     'runs_seconds': runs,
     'ratio': [one / all_ for one, all_ in zip(sweep, runs, strict=True)],
-    'difference': max(differences),
+    'difference': float(np.max(differences)),
   }
 
 
@@ -137,11 +138,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   argv = sys.argv[1:] if argv is None else argv
   try:
     args = _parser().parse_args(ginfiles.flags_to_bindings(argv))
-    for name in ('members', 'steps', 'batch', 'rounds'):
-      if getattr(args, name) < 1:
-        raise UserError(
-          f'--{name} is {getattr(args, name)}; expected at least 1.'
-        )
+    counts.at_least_one(args, 'members', 'steps', 'batch', 'rounds')
     found = measure(args)
   except UserError as error:
     print(f'sweep_runs.py: {error}', file=sys.stderr)
