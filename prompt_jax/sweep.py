@@ -21,6 +21,7 @@ import contextlib
 import dataclasses
 import importlib
 import io
+import math
 import sys
 from typing import Any
 
@@ -52,6 +53,8 @@ class Sweep:
     memory: gigabytes that the program may take; None: what is free.
     together: members of one vectorised pass, see `stacked`; None: one on a
       CPU, else all.
+    devices: of a CPU, over which members are spread; None: one a core where
+      products are in float32, else one.
   """
 
   seeds: Sequence[int] | None = None
@@ -60,6 +63,7 @@ class Sweep:
   tasks: Sequence[str] | None = None
   memory: float | None = None
   together: int | None = None
+  devices: int | None = None
 
   def __post_init__(self):
     for field, (macro, _) in MACROS.items():
@@ -84,13 +88,18 @@ class Sweep:
         f'SWEEP_MEMORY is {self.memory!r}; expected gigabytes, above 0, or '
         'None for what is free.'
       )
-    if self.together is not None and (
-      type(self.together) is not int or self.together < 1
-    ):
-      raise UserError(
-        f'SWEEP_TOGETHER is {self.together!r}; expected a whole number of '
-        'prompts, at least 1, or None.'
-      )
+    for field, of in ('together', 'prompts'), ('devices', 'CPU devices'):
+      value = getattr(self, field)
+      if value is not None and (type(value) is not int or value < 1):
+        raise UserError(
+          f'SWEEP_{field.upper()} is {value!r}; expected a whole number of '
+          f'{of}, at least 1, or None.'
+        )
+
+  @property
+  def count(self) -> int:
+    """How many prompts it describes."""
+    return math.prod(len(getattr(self, field) or [None]) for field in MACROS)
 
 
 def _open(made: Sequence, interruption) -> Any:
@@ -142,11 +151,11 @@ def train_together(made: Sequence, sweep: Sweep) -> list[dict[str, Any]]:
 
   Args:
     made: see `members`.
-    sweep: memory and together are read.
+    sweep: memory, together and devices are read.
   Returns: a row for each, see `standings.row`.
   Raises: UserError if they cannot share a program.
   """
-  from prompt_jax import cohort, stacked
+  from prompt_jax import cohort, spread, stacked
   from prompt_jax.training.loop import Interruption
   from prompt_jax.training.progress import Progress
 
@@ -161,11 +170,12 @@ def train_together(made: Sequence, sweep: Sweep) -> list[dict[str, Any]]:
       if sweep.memory is not None:
         budget = int(sweep.memory * 2**30)
       together = sweep.together or stacked.default_together(len(active))
+      devices = spread.devices(sweep.devices, active[0].run)
       groups = (  # one after the other, as each is needed
         group
         for some in cohort.alike(active)
         for group in cohort.arranged(
-          some, frozen, together, budget, interruption, print
+          some, frozen, together, budget, interruption, print, devices
         )
       )
       for group in groups:
@@ -196,6 +206,9 @@ def sweep_all(
   Raises: UserError for bad input, before anything is trained.
   """
   sweep = command.sweep()
+  from prompt_jax import spread
+
+  spread.ask(sweep.devices or sweep.count)
   folder = command.folder()
   made = members(command, sweep, folder)
   if dry_run:

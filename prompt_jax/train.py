@@ -80,6 +80,8 @@ class Run:
     z_loss, label_smoothing, loss_normalizing_factor: see `training.loss`.
     microbatches: parts a batch is cut into, to save memory.
     model_parallel: devices that share one copy of the base.
+    data_parallel: copies of the base, which share a batch; None is as many as
+      there are devices for.
     keep: newest checkpoints kept besides the best; None: all.
     position_budget: most positions of an encoder pass, prompt and input
       together; None is no limit (T5's positions are relative).
@@ -112,6 +114,7 @@ class Run:
   loss_normalizing_factor: Any = None
   microbatches: int = 1
   model_parallel: int = 1
+  data_parallel: int | None = None
   keep: int | None = 1
   position_budget: int | None = None
   allow_many_steps: bool = False
@@ -122,7 +125,9 @@ class Run:
     axes = functools.cache(lambda: states.abstract(self.model)[1])
     self.optimizer = optim.informed(self.optimizer or prompt_adafactor(), axes)
     self.schedule = self.schedule or optim.schedule('constant')
-    self.mesh = sharding.make_mesh(self.model_parallel)
+    self.mesh = sharding.make_mesh(
+      self.model_parallel, data_parallel=self.data_parallel
+    )
     self.folder = pathlib.Path(self.model_dir).expanduser()
 
   @functools.cached_property

@@ -12,7 +12,7 @@ import pytest
 
 from prompt_jax import cli, combinations, member, standings, sweep, train
 from prompt_jax.errors import UserError
-from prompt_jax.training import loop
+from prompt_jax.training import loop, sharding
 from tests import tiny
 
 NAME = 'tiny_sweep'
@@ -46,9 +46,10 @@ def command(folder, model_dir, *more, **settings):
 
 
 def alone(folder, model_dir, **settings):
-  """A run alone, trained; its folder."""
+  """A run alone, trained on one device; its folder."""
   settings = {'INITIAL_CHECKPOINT_PATH': tiny.base(), **SETTINGS, **settings}
   run = tiny.configured(folder / 'files', model_dir, **settings)
+  run.mesh = sharding.make_mesh(data_parallel=1)
   train.train(run)
   return model_dir
 
@@ -69,7 +70,7 @@ def losses(folder):
 
 @pytest.fixture(scope='module')
 def trained(folder):
-  """A sweep of two rates and two seeds."""
+  """A sweep of two rates and two seeds, a device each."""
   flags = command(folder, folder / 'many')
   more = ['--gin.SWEEP_SEEDS=[0, 2]', '--gin.SWEEP_RATES=[0.1, 0.3]']
   assert sweep.main([*flags, *more]) == 0
@@ -97,6 +98,8 @@ def test_equal_to_runs_alone(folder, trained):
       json.loads((f / 'prompts' / '4' / f'{NAME}.json').read_text())
       for f in (one, same)
     ]
+    norms = [each.pop('mean_row_norm') for each in sidecars]
+    assert norms[0] == pytest.approx(norms[1], abs=1e-5)
     assert sidecars[0] == sidecars[1]
     config = (one / 'config.gin').read_text()
     assert f'LEARNING_RATE = {rate}' in config
@@ -182,6 +185,35 @@ def test_what_it_leaves(trained):
 
 
 @pytest.mark.slow
+def test_on_fewer_devices_it_is_the_same(folder, trained, capsys):
+  """Three of them on two devices, one after the other, and for want of room."""
+  flags = command(folder, folder / 'spread', '--gin.SWEEP_SEEDS=[0, 2, 1]')
+  assert sweep.main([*flags, '--gin.SWEEP_DEVICES=2']) == 0
+  assert 'one program take' not in capsys.readouterr().out
+  flags = command(folder, folder / 'one', '--gin.SWEEP_SEEDS=[0, 2]')
+  assert sweep.main([*flags, '--gin.SWEEP_DEVICES=1']) == 0
+  flags = command(folder, folder / 'room', '--gin.SWEEP_SEEDS=[0, 2]')
+  assert sweep.main([*flags, '--gin.SWEEP_MEMORY=4.2e-4']) == 0
+  (told,) = [
+    line
+    for line in capsys.readouterr().out.splitlines()
+    if 'one program take' in line
+  ]
+  assert 'on 2 devices; expected at most' in told
+  assert told.endswith('(SWEEP_MEMORY): one device')
+  for name in 'spread', 'one', 'room':
+    for seed in 0, 2:
+      np.testing.assert_allclose(
+        prompt(folder / name / f'seed_{seed}'),
+        prompt(trained / f'rate_0.3-seed_{seed}'),
+        rtol=0,
+        atol=1e-5,
+      )
+  other = prompt(folder / 'spread' / 'seed_1')
+  assert np.abs(other - prompt(folder / 'one' / 'seed_0')).max() > 1e-3
+
+
+@pytest.mark.slow
 def test_vectorised_and_in_groups_it_is_the_same(folder, trained, capsys):
   flags = command(folder, folder / 'two', '--gin.SWEEP_TOGETHER=2')
   more = ['--gin.SWEEP_SEEDS=[0, 2]', '--gin.SWEEP_MEMORY=1e-5']
@@ -264,6 +296,7 @@ def test_a_member_stops_and_another_diverges(folder, monkeypatch, capsys):
     ('SWEEP_TASKS="movie_sentiment"', "SWEEP_TASKS is 'movie_sentiment'; exp"),
     ('SWEEP_MEMORY=0', 'SWEEP_MEMORY is 0; expected gigabytes, above 0'),
     ('SWEEP_TOGETHER=0', 'SWEEP_TOGETHER is 0; expected a whole number'),
+    ('SWEEP_DEVICES=0.5', 'SWEEP_DEVICES is 0.5; expected a whole number of C'),
   ],
 )
 def test_bad_input(folder, flag, told, capsys):

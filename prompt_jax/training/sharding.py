@@ -30,13 +30,16 @@ RULES = (
 )
 
 
-def make_mesh(model_parallel: int = 1, devices=None) -> Mesh:
+def make_mesh(
+  model_parallel: int = 1, devices=None, data_parallel: int | None = None
+) -> Mesh:
   """A (data, model) mesh over all devices.
 
   Args:
     model_parallel: devices that share one copy of the base.
     devices: the devices; None is all of them.
-  Raises: UserError if the devices do not divide.
+    data_parallel: copies of the base; None is as many as there can be.
+  Raises: UserError if the devices do not divide, or are too few.
   """
   devices = np.asarray(jax.devices() if devices is None else devices)
   if model_parallel < 1 or devices.size % model_parallel:
@@ -44,7 +47,15 @@ def make_mesh(model_parallel: int = 1, devices=None) -> Mesh:
       f'MODEL_PARALLEL is {model_parallel}; expected a divisor of the '
       f'{devices.size} devices found ({devices.flat[0].platform}).'
     )
-  return Mesh(devices.reshape(-1, model_parallel), ('data', 'model'))
+  most = devices.size // model_parallel
+  copies = most if data_parallel is None else data_parallel
+  if not 1 <= copies <= most:
+    raise UserError(
+      f'data_parallel is {data_parallel}; expected 1 to {most}, or None: there '
+      f'are {devices.size} devices, and MODEL_PARALLEL is {model_parallel}.'
+    )
+  devices = devices.flat[: copies * model_parallel]
+  return Mesh(devices.reshape(copies, model_parallel), ('data', 'model'))
 
 
 def spec(
