@@ -5,8 +5,6 @@
 Asks the stacked step of `prompt-jax sweep` and the step of `prompt-jax train`
 in turn, after compiling, on the same random tokens. One JSON line goes to
 stdout; `ratio` is stacked / (members x alone), of medians, smaller is better.
-With --devices 2 members are spread over two devices of a core each, while the
-step alone has both cores.
 """
 
 import argparse
@@ -24,7 +22,7 @@ if not __package__:  # run as a file
 
 from benchmarks import clock, counts  # noqa: E402
 from benchmarks import step as steps  # noqa: E402
-from prompt_jax import ginfiles, heap, spread, stacked  # noqa: E402
+from prompt_jax import ginfiles, heap, stacked  # noqa: E402
 from prompt_jax.errors import UserError  # noqa: E402
 from prompt_jax.training import sharding  # noqa: E402
 from prompt_jax.training.program import Program  # noqa: E402
@@ -44,7 +42,6 @@ def _parser() -> argparse.ArgumentParser:
     type=int,
     help='prompts of one vectorised pass; default: as the sweep chooses',
   )
-  add('--devices', type=int, default=1, help='that members are spread over')
   add('--batch', type=int, default=32, help='examples of a step of each')
   add('--inputs', type=int, default=64, help='input tokens of an example')
   add('--targets', type=int, default=8, help='target tokens of an example')
@@ -60,7 +57,6 @@ def _parser() -> argparse.ArgumentParser:
 def measure(args) -> dict:
   """All figures; ratios of medians by clock and by CPU time."""
   heap.keep()  # as `prompt-jax` does
-  spread.ask(args.devices)
   run, count = steps.configured(args), args.members
   mesh = run.mesh = sharding.make_mesh(devices=jax.devices()[:1])
   state, frozen, rates = steps.starting(run, mesh, args.random)
@@ -71,15 +67,15 @@ def measure(args) -> dict:
   )
   alone = Program('the step', step, donate_argnums=(0,))
   together = args.together or stacked.default_together(count)
-  over = stacked.side_by_side(mesh, count, spread.devices(args.devices, run))
-  program = stacked.program(run, together, over)
-  put = lambda tree: jax.device_put(tree, stacked.each(over))
+  program = stacked.program(run, together)
+  whole = sharding.replicated(mesh)
+  put = lambda tree: jax.device_put(tree, whole)
   held = {'stacked': put(stacked.stack([state] * count)), 'alone': state}
   args_of = (
     put({path: jnp.full(count, rate) for path, rate in rates.items()}),
     put(jnp.ones(count, bool)),
-    jax.device_put(frozen, sharding.replicated(over)),
-    stacked.put(over, [host] * count),
+    frozen,
+    stacked.put(mesh, [host] * count),
   )
 
   def turn(name: str):
@@ -97,7 +93,6 @@ def measure(args) -> dict:
     'model': args.model,
     'members': count,
     'together': together,
-    'devices': over.shape['members'],
     'batch': args.batch,
     'inputs': args.inputs,
     'alone_seconds': middle['alone'][0],
@@ -116,7 +111,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   try:
     args = _parser().parse_args(ginfiles.flags_to_bindings(argv))
     counts.at_least_one(
-      args, 'members', 'devices', 'batch', 'inputs', 'targets', 'repeats'
+      args, 'members', 'batch', 'inputs', 'targets', 'repeats'
     )
     found = measure(args)
   except UserError as error:

@@ -29,6 +29,8 @@ _FILES = {
   'sweep': 'train several prompts over one frozen base in one program',
 }
 
+COMMANDS = (*_HELP, 'export', *_FILES)
+
 # What a method file and its initial values say is about training. These take
 # what was trained from PROMPT_FILE, so that the file of training may stay.
 _WITHOUT = {

@@ -11,7 +11,7 @@ import os
 from typing import Any
 
 import jax
-from jax.sharding import NamedSharding
+from jax.sharding import Mesh, NamedSharding
 import numpy as np
 
 from prompt_jax import batches, params, stacked, summary
@@ -23,6 +23,7 @@ from prompt_jax.training.loop import Interruption
 from prompt_jax.training.program import Program
 from prompt_jax.training.progress import Progress
 
+gigabytes = lambda count: f'{count / 2**30:.2f} GB'
 _SHARE = 0.8  # of the free memory; the rest is for evaluation and the data
 
 
@@ -54,10 +55,8 @@ class Cohort:
     frozen: {path: array}, the base.
     together: members of one vectorised pass.
     interruption: ends it between turns.
-    devices: the most that members are spread over, see
-      `stacked.side_by_side`.
+    mesh: where it trains; None is where its members are.
   Attributes:
-    parts: what they are spread over.
     program: the stacked step, see `prepare`.
     clock: the seconds of its turns.
   """
@@ -68,52 +67,45 @@ class Cohort:
     frozen,
     together: int,
     interruption: Interruption,
-    devices: int = 1,
+    mesh: Mesh | None = None,
   ):
-    self.members = list(members)
-    self._interruption, self._run = interruption, members[0].run
-    self._mesh = stacked.side_by_side(
-      self._run.mesh, len(self.members), devices
-    )
-    self.parts = self._mesh.shape['members']
-    turns = -(-len(self.members) // self.parts)
-    # places for a member each; those past the last are idle copies of it
-    self._slots = range(turns * self.parts)
-    self.together, self.program = min(together, turns), None
-    self._frozen = self._spread(frozen) if self.parts > 1 else frozen
+    self.members, self._run = list(members), members[0].run
+    self._interruption = interruption
+    self.together, self.program = min(together, len(members)), None
     self.clock, self._made = Clock(), [0] * len(members)
+    self._frozen, mesh = frozen, mesh or self._run.mesh
+    self._whole = sharding.replicated(mesh)
+    if mesh != self._run.mesh:
+      self._move(mesh)
 
-  def _spread(self, frozen):
-    """The base on every part, as it lies on the run's mesh."""
-    there = lambda x: NamedSharding(self._mesh, x.sharding.spec)
-    return jax.tree.map(lambda x: jax.device_put(x, there(x)), frozen)
+  def _move(self, mesh: Mesh) -> None:
+    """Takes members and base to a mesh of the same shape."""
+    there = lambda x: NamedSharding(mesh, x.sharding.spec)
+    self._frozen = jax.tree.map(
+      lambda x: jax.device_put(x, there(x)), self._frozen
+    )
+    evaluators: dict[str, dict] = {}
+    for each in self.members:
+      each.run.mesh, each.state = mesh, self._put(each.state)
+      known = evaluators.setdefault(each.about['task'], {})
+      each.session.take(self._frozen, known)
 
   def _put(self, tree):
-    return jax.device_put(tree, stacked.each(self._mesh))
-
-  def _in_slots(self, values):
-    """One for each slot, of one for each member."""
-    return [values[min(i, len(values) - 1)] for i in self._slots]
+    return jax.device_put(tree, self._whole)
 
   def _start(self):
     """(state, rates, active): the arguments before the first turn."""
-    members = self._in_slots(self.members)
-    state = self._put(stacked.stack([m.state for m in members]))
+    state = self._put(stacked.stack([m.state for m in self.members]))
     rates = {
-      path: np.asarray([m.session.rates[path] for m in members], 'f4')
-      for path in members[0].session.rates
+      path: np.asarray([m.session.rates[path] for m in self.members], 'f4')
+      for path in self.members[0].session.rates
     }
     return state, self._put(rates), self._mask(range(len(self.members)))
 
   def _mask(self, who):
-    mask = np.zeros(len(self._slots), bool)
+    mask = np.zeros(len(self.members), bool)
     mask[list(who)] = True
     return self._put(mask)
-
-  def _state_of(self, state, i: int):
-    """The state of one member, as a run alone has it."""
-    whole = sharding.replicated(self._run.mesh)
-    return jax.device_put(stacked.member(state, i), whole)
 
   def prepare(self) -> dict[str, float]:
     """Compiles the step; its figures, see `Program.cost`.
@@ -121,17 +113,13 @@ class Cohort:
     `shared_bytes` are those that do not depend on the number of members.
     """
     state, rates, mask = self._start()
-    self.program = stacked.program(self._run, self.together, self._mesh)
+    self.program = stacked.program(self._run, self.together)
     longest = self._batch_like(max(self._lengths()))
     self.program.compiled(state, rates, mask, self._frozen, longest)
     cost = self.program.cost()
-    held = sum(x.nbytes for x in self._frozen.values())
-    cost['shared_bytes'] = held
-    if self.together < len(self._slots):
+    cost['shared_bytes'] = sum(x.nbytes for x in self._frozen.values())
+    if self.together < len(self.members):
       cost['shared_bytes'] += cost['temp_bytes']
-    if self.parts > 1:  # parts are of one memory, beside the session's base
-      for name in 'shared_bytes', 'peak_bytes':
-        cost[name] = cost[name] * self.parts + held
     return cost
 
   def _lengths(self) -> set[int]:
@@ -147,7 +135,7 @@ class Cohort:
     first = dict(next(self._run.dataset.batches(self.members[0].number)))
     tokens = first['encoder_input_tokens']
     first['encoder_input_tokens'] = np.zeros((len(tokens), length), np.int32)
-    rows, count = stacked.rows(self._mesh), len(self._slots)
+    rows, count = stacked.rows(self._run.mesh), len(self.members)
     return {
       name: jax.ShapeDtypeStruct((count, *x.shape), x.dtype, sharding=rows)
       for name, x in first.items()
@@ -155,6 +143,8 @@ class Cohort:
 
   def run(self, progress: Progress) -> None:
     """Turns until every member has stopped, or SIGTERM."""
+    if self.program is None:
+      self.prepare()
     for each in self.members:
       each.begin()
     ledgers = [Ledger(m.run, m.session.parts, m.number) for m in self.members]
@@ -172,7 +162,7 @@ class Cohort:
         if self._interruption.requested:
           self._settle(pending, state)
           for i in (i for i in active if self.members[i].active):
-            self.members[i].interrupt(self._state_of(state, i))
+            self.members[i].interrupt(stacked.member(state, i))
           break
         now = [i for i in planned if i in active]
         if not now:
@@ -206,7 +196,7 @@ class Cohort:
     for i in due:
       each = self.members[i]
       if each.active:
-        metrics = each.turn(self._state_of(state, i))
+        metrics = each.turn(stacked.member(state, i))
         shown += [metrics] if metrics else []
     if shown:
       means = {
@@ -246,10 +236,10 @@ class Cohort:
       last = min(left, key=lambda i: numbers[i])
       size = lambda i: held[i]['encoder_input_tokens'].shape
       who = [i for i in left if size(i) == size(last)]
-      rows = [held[i if i in who else last] for i in self._slots]
+      rows = [held[i if i in who else last] for i in range(len(self.members))]
       for i in who:
         numbers[i], held[i] = numbers[i] + 1, None
-      yield who, stacked.put(self._mesh, rows)
+      yield who, stacked.put(self._run.mesh, rows)
 
   def _leave(self, state, ledgers) -> None:
     """The states and accounts of members that have stopped."""
@@ -257,7 +247,7 @@ class Cohort:
     # a loop counts as one turn of it, and as many members as are in one
     flops = self.program.cost()['flops'] / self.together
     for i, (each, ledger) in enumerate(zip(self.members, ledgers, strict=True)):
-      each.state = self._state_of(state, i)
+      each.state = stacked.member(state, i)
       spent = {
         'timed_steps': self._made[i],
         'seconds': self.clock.seconds * self._made[i] / total,
@@ -306,41 +296,31 @@ def arranged(
   budget: int,
   interruption: Interruption,
   say: Callable[[str], None],
-  devices: int = 1,
 ) -> list[Cohort]:
   """Cohorts that fit into memory: one of all members, if it can be.
 
-  One device is taken for several first, then fewer are taken together, then
-  fewer in a program.
+  Fewer are taken together first, then fewer in a program.
 
   Args:
-    members, frozen, together, interruption, devices: see `Cohort`.
+    members, frozen, together, interruption: see `Cohort`.
     budget: bytes of a program.
     say: prints a line.
   """
-  gigabytes = lambda count: f'{count / 2**30:.2f} GB'
   count, shapes = len(members), {}
 
-  def made(group, width, devices=1):
-    cohort = Cohort(group, frozen, width, interruption, devices)
-    key = len(group), cohort.together, cohort.parts
-    known: Program | None = shapes.get(key)
+  def made(group, width):
+    cohort = Cohort(group, frozen, width, interruption)
+    known: Program | None = shapes.get((len(group), cohort.together))
     if known is None:
       cost = cohort.prepare()
-      shapes[key] = cohort.program
+      shapes[len(group), cohort.together] = cohort.program
     else:
       cohort.program, cost = known, {'peak_bytes': 0}
     return cohort, cost
 
-  cohort, cost = made(members, together, devices)
+  cohort, cost = made(members, together)
   asked = f'{count} prompts in one program take'
   said = f'; expected at most {gigabytes(budget)} (SWEEP_MEMORY)'
-  if cost['peak_bytes'] > budget and cohort.parts > 1:
-    say(
-      f'{asked} {gigabytes(cost["peak_bytes"])} on {cohort.parts} devices{said}'
-      ': one device'
-    )
-    cohort, cost = made(members, together)
   if cost['peak_bytes'] > budget and cohort.together > 1:
     shared = cost['shared_bytes']
     together, _ = stacked.fitting(

@@ -117,11 +117,11 @@ class Command:
 
   def run(self, start: str | None, macros: Mapping[str, Any]):
     """The `train.Run` of a member, and its gin text."""
-    from prompt_jax import spread, train
+    from prompt_jax import lanes, train
 
     self.configure(start, macros)
     # the other devices have members of their own
-    own = {'data_parallel': 1} if spread.possible() else {}
+    own = {'data_parallel': 1} if lanes.possible() else {}
     run = gin.get_configurable(train.Run)(**own)
     return run, ginfiles.operative()
 

@@ -163,3 +163,9 @@ def _place(model, stack: str) -> dict:
   if stack == 'encoder' and model.attention is not None:
     about['attention'] = sorted(model.attention)
   return about
+
+
+if __name__ == '__main__':
+  from prompt_jax import cli
+
+  cli.run_module('export')

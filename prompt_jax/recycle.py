@@ -395,3 +395,9 @@ def _word_ids(path, rows: int) -> list[int]:
       'the embeddings. The list belongs to another vocabulary.'
     )
   return ids
+
+
+if __name__ == '__main__':
+  from prompt_jax import cli
+
+  cli.run_module('recycle')

@@ -351,3 +351,9 @@ def run(args: argparse.Namespace) -> list[str]:
   """`prompt-jax report`. Returns: what it prints."""
   files.write_text(pathlib.Path(args.output).expanduser(), page(args.folder))
   return [args.output]
+
+
+if __name__ == '__main__':
+  from prompt_jax import cli
+
+  cli.run_module('report')

@@ -331,3 +331,9 @@ def _check_word(name: str, word: str, words: Sequence[str]) -> None:
       f'{name} is {word!r}; expected one of {", ".join(words)}. Nearest: '
       f'{params.nearest(str(word), words, 1)[0]!r}.'
     )
+
+
+if __name__ == '__main__':
+  from prompt_jax import cli
+
+  cli.run_module('spot')

@@ -6,8 +6,7 @@
 What moves has an axis more, the member's; the base has none. Members are
 taken `together` at a time: those are one product with each frozen matrix, and
 the next follow in the same program. A member that is not active stays what it
-is, and where one is taken at a time it costs nothing. Several devices may each
-have members of their own, which need nothing of one another's.
+is, and where one is taken at a time it costs nothing.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,9 +14,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 import numpy as np
 
+from prompt_jax.training import sharding
 from prompt_jax.training.program import Program
 from prompt_jax.training.state import State
 from prompt_jax.training.step import train_step
@@ -62,8 +62,8 @@ def stacked_step(
 
   def step(state: State, rates, active, frozen, batch):
     def update(state, rates, batch):
-      alone = train_step(model, optimizer, rates, schedule, **options)
-      return alone(state, frozen, batch)
+      each = train_step(model, optimizer, rates, schedule, **options)
+      return each(state, frozen, batch)
 
     def one(args):
       state, rates, active, batch = args
@@ -83,33 +83,10 @@ def stacked_step(
   return step
 
 
-def side_by_side(mesh: Mesh, count: int, devices: int = 1) -> Mesh:
-  """The (members, data, model) mesh of a program of `count` members.
-
-  Args:
-    mesh: (data, model), where a run alone lies.
-    count: members.
-    devices: the most such meshes; as few are taken as have no more turns.
-  """
-  turns = -(-count // devices)
-  parts = -(-count // turns)
-  if parts > 1:
-    every = np.asarray(jax.devices()[: parts * mesh.size])
-  else:
-    every = mesh.devices
-  shape = (parts, *mesh.devices.shape)
-  return Mesh(every.reshape(shape), ('members', *mesh.axis_names))
-
-
-def program(run, together: int, mesh: Mesh) -> Program:
+def program(run, together: int) -> Program:
   """The compiled stacked step of members that are like a `train.Run`.
 
   Their states are given away at each call.
-
-  Args:
-    run: one of them.
-    together: members of one vectorised pass.
-    mesh: see `side_by_side`; its parts divide the number of members.
   """
   normalizing = run.loss_normalizing_factor
   if normalizing == 'NUM_TOTAL_TARGET_TOKENS':  # the same for all lengths
@@ -126,38 +103,22 @@ def program(run, together: int, mesh: Mesh) -> Program:
     loss_normalizing_factor=normalizing,
     microbatches=run.microbatches,
   )
-  if mesh.shape['members'] > 1:
-    own, shared = PartitionSpec('members'), PartitionSpec()
-    step = jax.shard_map(
-      step,
-      mesh=mesh,
-      in_specs=(own, own, own, shared, own),
-      out_specs=own,
-      axis_names={'members'},
-      check_vma=False,  # no member asks for anything of another's
-    )
+  whole = sharding.replicated(run.mesh)
   return Program(
     'the stacked step',
     step,
     several=True,  # a program a length of the batches
     donate_argnums=(0,),
-    out_shardings=each(mesh),
+    out_shardings=whole,
   )
 
 
-def each(mesh: Mesh) -> NamedSharding:
-  """How what members have of their own lies, [K,...]."""
-  return NamedSharding(mesh, PartitionSpec('members'))
-
-
-def rows(mesh: Mesh) -> NamedSharding:
+def rows(mesh) -> NamedSharding:
   """How a batch [K,B,...] lies: its rows over the `data` axis."""
-  return NamedSharding(mesh, PartitionSpec('members', 'data'))
+  return NamedSharding(mesh, PartitionSpec(None, 'data'))
 
 
-def put(
-  mesh: Mesh, batches: Sequence[Mapping[str, np.ndarray]]
-) -> dict[str, Any]:
+def put(mesh, batches: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Any]:
   """Host batches of K members -> arrays [K,B,...]."""
   return {
     name: jax.make_array_from_process_local_data(

@@ -19,13 +19,11 @@ import argparse
 from collections.abc import Sequence
 import contextlib
 import dataclasses
-import importlib
 import io
 import math
-import sys
 from typing import Any
 
-from prompt_jax import ginfiles, standings
+from prompt_jax import standings
 from prompt_jax.combinations import MACROS, Command, members
 from prompt_jax.errors import UserError
 
@@ -53,8 +51,7 @@ class Sweep:
     memory: gigabytes that the program may take; None: what is free.
     together: members of one vectorised pass, see `stacked`; None: one on a
       CPU, else all.
-    devices: of a CPU, over which members are spread; None: one a core where
-      products are in float32, else one.
+    devices: of a CPU, over which members go, see `lanes`; None: one a core.
   """
 
   seeds: Sequence[int] | None = None
@@ -107,7 +104,6 @@ def _open(made: Sequence, interruption) -> Any:
   import numpy as np
 
   from prompt_jax.session import Session
-  from prompt_jax.stages import Parts
   from prompt_jax.training import state as states
 
   frozen, first = None, None
@@ -140,8 +136,7 @@ def _open(made: Sequence, interruption) -> Any:
         f'{made[0].name}; expected the same for all prompts of a sweep. Vary '
         'the seed or the start in sweeps of their own.'
       )
-    session.frozen = frozen
-    session.parts = Parts(each.run.model, frozen, each.run.staging)
+    session.take(frozen)
     each.open(session, interruption, lambda text: print(text, flush=True))
   return frozen
 
@@ -155,9 +150,8 @@ def train_together(made: Sequence, sweep: Sweep) -> list[dict[str, Any]]:
   Returns: a row for each, see `standings.row`.
   Raises: UserError if they cannot share a program.
   """
-  from prompt_jax import cohort, spread, stacked
+  from prompt_jax import cohort, lanes, stacked
   from prompt_jax.training.loop import Interruption
-  from prompt_jax.training.progress import Progress
 
   with Interruption() as interruption:
     frozen = _open(made, interruption)
@@ -170,22 +164,14 @@ def train_together(made: Sequence, sweep: Sweep) -> list[dict[str, Any]]:
       if sweep.memory is not None:
         budget = int(sweep.memory * 2**30)
       together = sweep.together or stacked.default_together(len(active))
-      devices = spread.devices(sweep.devices, active[0].run)
-      groups = (  # one after the other, as each is needed
-        group
-        for some in cohort.alike(active)
-        for group in cohort.arranged(
-          some, frozen, together, budget, interruption, print, devices
+      places = lanes.meshes(sweep.devices, active[0].run)
+      for some in cohort.alike(active):  # one after the other
+        lanes.run(
+          lanes.planned(
+            *(some, frozen, together, budget, interruption, print, places)
+          ),
+          interruption,
         )
-      )
-      for group in groups:
-        steps = active[0].run.plan.train_steps
-        start = min(each.number for each in group.members)
-        progress = Progress(steps, start, 'sweep')
-        try:
-          group.run(progress)
-        finally:
-          progress.close()
         if interruption.requested:
           break
       made[0].session.check_frozen()
@@ -206,9 +192,9 @@ def sweep_all(
   Raises: UserError for bad input, before anything is trained.
   """
   sweep = command.sweep()
-  from prompt_jax import spread
+  from prompt_jax import lanes
 
-  spread.ask(sweep.devices or sweep.count)
+  lanes.ask(sweep.devices or sweep.count)
   folder = command.folder()
   made = members(command, sweep, folder)
   if dry_run:
@@ -244,24 +230,7 @@ def run(args) -> list[str]:
   return []
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-  """`python -m prompt_jax.sweep` is `prompt-jax sweep`."""
-  parser = argparse.ArgumentParser(
-    prog='prompt-jax sweep',
-    description=__doc__.splitlines()[0],
-    allow_abbrev=False,
-  )
-  flags(parser)
-  try:
-    argv = sys.argv[1:] if argv is None else argv
-    run(parser.parse_args(ginfiles.flags_to_bindings(argv)))
-  except UserError as error:
-    said = str(error).split('\n  In call to configurable')[0]
-    print(f'prompt-jax: {said}', file=sys.stderr)
-    return 2
-  return 0
-
-
 if __name__ == '__main__':
-  # gin knows the class by the module's own name
-  sys.exit(importlib.import_module('prompt_jax.sweep').main())
+  from prompt_jax import cli
+
+  cli.run_module('sweep')

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import runpy
 import sys
 
 import numpy as np
@@ -265,10 +266,13 @@ def test_dry_run_shows_the_configuration_and_computes_nothing(tmp_path, capsys):
   assert not (tmp_path / 'run').exists()
 
 
-def test_a_module_is_its_command(monkeypatch):
+@pytest.mark.parametrize('command', sorted({*cli.COMMANDS}))
+@pytest.mark.filterwarnings('ignore:.*found in sys.modules:RuntimeWarning')
+def test_a_module_is_its_command(command, monkeypatch):
+  """With all that `prompt-jax` does before it, such as keeping the heap."""
   given = []
   monkeypatch.setattr(cli, 'main', lambda argv: given.append(argv) or 7)
-  monkeypatch.setattr(sys, 'argv', ['eval.py', '--gin_file=a'])
+  monkeypatch.setattr(sys, 'argv', ['a file', '--gin_file=a'])
   with pytest.raises(SystemExit) as caught:
-    cli.run_module('eval')
-  assert caught.value.code == 7 and given == [['eval', '--gin_file=a']]
+    runpy.run_module(f'prompt_jax.{command}', run_name='__main__')
+  assert caught.value.code == 7 and given == [[command, '--gin_file=a']]
