@@ -61,6 +61,7 @@ def stacked_step(
   """
 
   def step(state: State, rates, active, frozen, batch):
+    @jax.jit  # traced once, though asked for its shapes first
     def update(state, rates, batch):
       each = train_step(model, optimizer, rates, schedule, **options)
       return each(state, frozen, batch)
