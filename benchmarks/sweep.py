@@ -67,7 +67,7 @@ def measure(args) -> dict:
   )
   alone = Program('the step', step, donate_argnums=(0,))
   together = args.together or stacked.default_together(count)
-  program = stacked.program(run, together)
+  program = stacked.program(run, together, mesh)
   whole = sharding.replicated(mesh)
   put = lambda tree: jax.device_put(tree, whole)
   held = {'stacked': put(stacked.stack([state] * count)), 'alone': state}

@@ -26,7 +26,7 @@ _FILES = {
   'convert': 'read and write files of PEFT, torch.save and T5X',
   'transfer': 'try prompts on other tasks and bases, compare what they do',
   'report': 'one HTML file of the runs and studies in a folder',
-  'sweep': 'train several prompts over one frozen base in one program',
+  'sweep': 'train several prompts at once over one frozen base',
 }
 
 COMMANDS = (*_HELP, 'export', *_FILES)

@@ -73,22 +73,14 @@ class Cohort:
     self._interruption = interruption
     self.together, self.program = min(together, len(members)), None
     self.clock, self._made = Clock(), [0] * len(members)
-    self._frozen, mesh = frozen, mesh or self._run.mesh
-    self._whole = sharding.replicated(mesh)
-    if mesh != self._run.mesh:
-      self._move(mesh)
+    self._mesh = mesh or self._run.mesh
+    self._whole = sharding.replicated(self._mesh)
+    self._frozen = frozen if mesh is None else self._there(frozen)
 
-  def _move(self, mesh: Mesh) -> None:
-    """Takes members and base to a mesh of the same shape."""
-    there = lambda x: NamedSharding(mesh, x.sharding.spec)
-    self._frozen = jax.tree.map(
-      lambda x: jax.device_put(x, there(x)), self._frozen
-    )
-    evaluators: dict[str, dict] = {}
-    for each in self.members:
-      each.run.mesh, each.state = mesh, self._put(each.state)
-      known = evaluators.setdefault(each.about['task'], {})
-      each.session.take(self._frozen, known)
+  def _there(self, frozen):
+    """The base as it lies on the members' mesh, on that of the cohort."""
+    there = lambda x: NamedSharding(self._mesh, x.sharding.spec)
+    return jax.tree.map(lambda x: jax.device_put(x, there(x)), frozen)
 
   def _put(self, tree):
     return jax.device_put(tree, self._whole)
@@ -107,13 +99,18 @@ class Cohort:
     mask[list(who)] = True
     return self._put(mask)
 
+  def _state_of(self, state, i: int):
+    """The state of one member, where its run is."""
+    whole = sharding.replicated(self._run.mesh)
+    return jax.device_put(stacked.member(state, i), whole)
+
   def prepare(self) -> dict[str, float]:
     """Compiles the step; its figures, see `Program.cost`.
 
     `shared_bytes` are those that do not depend on the number of members.
     """
     state, rates, mask = self._start()
-    self.program = stacked.program(self._run, self.together)
+    self.program = stacked.program(self._run, self.together, self._mesh)
     longest = self._batch_like(max(self._lengths()))
     self.program.compiled(state, rates, mask, self._frozen, longest)
     cost = self.program.cost()
@@ -135,7 +132,7 @@ class Cohort:
     first = dict(next(self._run.dataset.batches(self.members[0].number)))
     tokens = first['encoder_input_tokens']
     first['encoder_input_tokens'] = np.zeros((len(tokens), length), np.int32)
-    rows, count = stacked.rows(self._run.mesh), len(self.members)
+    rows, count = stacked.rows(self._mesh), len(self.members)
     return {
       name: jax.ShapeDtypeStruct((count, *x.shape), x.dtype, sharding=rows)
       for name, x in first.items()
@@ -162,7 +159,7 @@ class Cohort:
         if self._interruption.requested:
           self._settle(pending, state)
           for i in (i for i in active if self.members[i].active):
-            self.members[i].interrupt(stacked.member(state, i))
+            self.members[i].interrupt(self._state_of(state, i))
           break
         now = [i for i in planned if i in active]
         if not now:
@@ -196,7 +193,7 @@ class Cohort:
     for i in due:
       each = self.members[i]
       if each.active:
-        metrics = each.turn(stacked.member(state, i))
+        metrics = each.turn(self._state_of(state, i))
         shown += [metrics] if metrics else []
     if shown:
       means = {
@@ -239,7 +236,7 @@ class Cohort:
       rows = [held[i if i in who else last] for i in range(len(self.members))]
       for i in who:
         numbers[i], held[i] = numbers[i] + 1, None
-      yield who, stacked.put(self._run.mesh, rows)
+      yield who, stacked.put(self._mesh, rows)
 
   def _leave(self, state, ledgers) -> None:
     """The states and accounts of members that have stopped."""
@@ -247,7 +244,7 @@ class Cohort:
     # a loop counts as one turn of it, and as many members as are in one
     flops = self.program.cost()['flops'] / self.together
     for i, (each, ledger) in enumerate(zip(self.members, ledgers, strict=True)):
-      each.state = stacked.member(state, i)
+      each.state = self._state_of(state, i)
       spent = {
         'timed_steps': self._made[i],
         'seconds': self.clock.seconds * self._made[i] / total,

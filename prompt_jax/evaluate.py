@@ -11,6 +11,7 @@ model is asked for those words and what is written is the label.
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import functools
+import threading
 from typing import Any
 
 import jax
@@ -67,6 +68,8 @@ def label_tokens(vocabulary, labels: Sequence[str]) -> np.ndarray:
 class Evaluator:
   """Evaluates parameters on fixed sets; compiles once a set shape.
 
+  Threads that share one take turns.
+
   Args:
     model: the linen model.
     sets: what to evaluate.
@@ -112,6 +115,7 @@ class Evaluator:
       self._rank = Program('ranking', predict.ranker(model), several=True)
     self._model, self._decoding = model, decoding or predict.Decoding()
     self._decode: dict[int, Program] = {}
+    self._turn = threading.Lock()
     source = export.sources(model).get('encoder')
     self._mixed = getattr(source, 'names', ())
     weigh = functools.partial(predict.weights_of, model)
@@ -121,7 +125,8 @@ class Evaluator:
     """Evaluates {path: array}; None if it was stopped early."""
     results = []
     for each in self._sets:
-      found = self._texts(each, flat)
+      with self._turn:
+        found = self._texts(each, flat)
       if found is None:
         return None
       results.append(self._result(each, *found))

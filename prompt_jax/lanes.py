@@ -3,8 +3,8 @@
     members -> a lane a device -> threads
 
 JAX sees one device in a CPU, whose cores share each product. Cohorts on a
-device of one core each wait for nothing of one another's, and evaluate and
-save while others train.
+device of one core each wait for nothing of one another's, while the cores that
+share a product wait for its slowest part. They evaluate where all were opened.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,8 +33,12 @@ def ask(most: int) -> None:
   )
   if said or jax.config.jax_num_cpu_devices > 0:
     return
+  if hasattr(os, 'sched_getaffinity'):  # a container may have fewer
+    cores = len(os.sched_getaffinity(0))
+  else:
+    cores = os.cpu_count() or 1
   with contextlib.suppress(RuntimeError):
-    jax.config.update('jax_num_cpu_devices', min(most, os.cpu_count() or 1))
+    jax.config.update('jax_num_cpu_devices', min(most, cores))
 
 
 def possible() -> bool:

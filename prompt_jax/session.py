@@ -198,7 +198,7 @@ class Session:
     self.trainable, self.frozen, self.rates, self.digest = starting(run)
     self._frozen_digest = self._digest_now()
     self._check_scores()
-    self.take(self.frozen)
+    self.parts = Parts(run.model, self.frozen, run.staging)
     self.identity = {
       **run.identity(self.rates, self.digest),
       'state': _shapes(run, self.trainable),
@@ -211,20 +211,6 @@ class Session:
     }
     if run.evaluations:  # what is wrong with them is told at the start
       self._evaluator(run.model)
-
-  def take(
-    self, frozen, evaluators: dict[T5Config, Evaluator] | None = None
-  ) -> None:
-    """Goes on with a base that other runs hold too.
-
-    Args:
-      frozen: {path: array} of the same values, on the run's mesh.
-      evaluators: see `Session`; None keeps those that there are.
-    """
-    self.frozen = frozen
-    self.parts = Parts(self.run.model, frozen, self.run.staging)
-    if evaluators is not None:
-      self.evaluators = evaluators
 
   def _check_scores(self) -> None:
     """Refuses activation scores of another base."""

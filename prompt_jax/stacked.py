@@ -14,7 +14,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 import numpy as np
 
 from prompt_jax.training import sharding
@@ -84,7 +84,7 @@ def stacked_step(
   return step
 
 
-def program(run, together: int) -> Program:
+def program(run, together: int, mesh: Mesh) -> Program:
   """The compiled stacked step of members that are like a `train.Run`.
 
   Their states are given away at each call.
@@ -104,7 +104,7 @@ def program(run, together: int) -> Program:
     loss_normalizing_factor=normalizing,
     microbatches=run.microbatches,
   )
-  whole = sharding.replicated(run.mesh)
+  whole = sharding.replicated(mesh)
   return Program(
     'the stacked step',
     step,

@@ -1,4 +1,4 @@
-"""Trains several prompts over one frozen base, in one program.
+"""Trains several prompts at once over one frozen base.
 
     prompt-jax sweep --gin_file=models/mini.gin --gin_file=methods/prompt.gin \
       --gin_file=runs/sweep.gin --gin.MODEL_DIR=runs/sweep \
@@ -6,7 +6,8 @@
 
 A prompt for each combination of SWEEP_TASKS, SWEEP_STARTS, SWEEP_RATES and
 SWEEP_SEEDS, as `prompt-jax train` would train it: own data, optimizer state,
-dropout, patience and best step. Only the base and the program are shared.
+dropout, patience and best step. Only the base and the program are shared; on a
+CPU there is one of each a core, see `lanes`.
 
 MODEL_DIR/<task>-<start>-rate_<r>-seed_<n>/   a whole run (what was given)
 MODEL_DIR/results.json, .csv, .md, .png       see `standings`
@@ -104,6 +105,7 @@ def _open(made: Sequence, interruption) -> Any:
   import numpy as np
 
   from prompt_jax.session import Session
+  from prompt_jax.stages import Parts
   from prompt_jax.training import state as states
 
   frozen, first = None, None
@@ -136,7 +138,8 @@ def _open(made: Sequence, interruption) -> Any:
         f'{made[0].name}; expected the same for all prompts of a sweep. Vary '
         'the seed or the start in sweeps of their own.'
       )
-    session.take(frozen)
+    session.frozen = frozen
+    session.parts = Parts(each.run.model, frozen, each.run.staging)
     each.open(session, interruption, lambda text: print(text, flush=True))
   return frozen
 
