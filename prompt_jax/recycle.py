@@ -217,7 +217,7 @@ def write_recycled(
   made, error = RECYCLERS[how](tables[0][ids], tables[1][ids], array, seed)
   recycled = {
     'file': str(prompt),
-    'base': _name(source),
+    'base': pathlib.PurePath(source).name,
     'base_digest': about.get('base_digest'),
     'number': len(ids),
     'offset': pieces.offset,
@@ -240,7 +240,7 @@ def _sidecar(about, prompt, target: str, vocabulary: str | None) -> dict:
     kept['vocabulary_digest'] = vocabulary
   return {
     **kept,
-    'base': _name(target),
+    'base': pathlib.PurePath(target).name,
     'base_digest': digest(target),
     'length': prompt.shape[0],
     'width': prompt.shape[1],
@@ -298,10 +298,6 @@ def _error(found, wanted) -> float:
   """|found - wanted| / |wanted|, of all numbers together."""
   size = np.linalg.norm(wanted) or 1.0  # all zero: the error itself
   return float(np.linalg.norm(found - wanted) / size)
-
-
-def _name(base: str) -> str:
-  return os.path.basename(str(base).rstrip('/'))
 
 
 def _check_prompt(path, prompt, sidecar, source, width) -> None:
