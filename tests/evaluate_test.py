@@ -1,7 +1,9 @@
 """Evaluation: scores, texts, metrics, and several tasks at once."""
 
+from concurrent.futures import ThreadPoolExecutor
 import dataclasses
 import functools
+import time
 import types
 
 import jax
@@ -117,6 +119,25 @@ def test_an_untrained_model_decodes_what_is_no_label(sets, untrained):
   assert len(texts) == 10 and outside > 0
   assert result.metrics['outside'] == pytest.approx(100 * outside)
   assert 'scores' not in result.predictions[0]
+
+
+def test_threads_take_turns(sets, constant, monkeypatch):
+  evaluator = Evaluator(constant, sets[:1])
+  texts, inside, seen = evaluator._texts, [], []
+
+  def slow(*args):
+    inside.append(None)
+    seen.append(len(inside))
+    time.sleep(0.2)  # long enough for the other to come in
+    found = texts(*args)
+    inside.pop()
+    return found
+
+  monkeypatch.setattr(evaluator, '_texts', slow)
+  with ThreadPoolExecutor(2) as pool:
+    one, two = pool.map(evaluator, [{}, {}])
+  assert seen == [1, 1]
+  assert one == two == evaluator({})
 
 
 def test_tasks_have_their_own_metrics_and_a_mean(sets, constant):

@@ -63,6 +63,17 @@ def prompt(folder, step=4):
   return np.load(folder / 'prompts' / str(step) / f'{NAME}.npy')
 
 
+def same_prompts(folder, trained):
+  """Asserts that seeds 0 and 2 of a sweep are those of `trained`."""
+  for seed in 0, 2:
+    np.testing.assert_allclose(
+      prompt(folder / f'seed_{seed}'),
+      prompt(trained / f'rate_0.3-seed_{seed}'),
+      rtol=0,
+      atol=1e-5,
+    )
+
+
 def losses(folder):
   lines = (folder / 'metrics.jsonl').read_text().splitlines()
   points = [json.loads(line) for line in lines]
@@ -204,13 +215,7 @@ def test_on_fewer_devices_it_is_the_same(folder, trained, capsys):
   assert '(SWEEP_MEMORY): 1 of them' in said
   assert 'one program take' not in said
   for name in 'spread', 'one', 'room':
-    for seed in 0, 2:
-      np.testing.assert_allclose(
-        prompt(folder / name / f'seed_{seed}'),
-        prompt(trained / f'rate_0.3-seed_{seed}'),
-        rtol=0,
-        atol=1e-5,
-      )
+    same_prompts(folder / name, trained)
   other = prompt(folder / 'spread' / 'seed_1')
   assert np.abs(other - prompt(folder / 'one' / 'seed_0')).max() > 1e-3
 
@@ -228,13 +233,7 @@ def test_vectorised_and_in_groups_it_is_the_same(folder, trained, capsys):
   assert swept([*flags, '--gin.SWEEP_SEEDS=[0, 2]']) == 0
   assert 'one program take' not in capsys.readouterr().out
   for name in 'two', 'both':
-    for seed in 0, 2:
-      np.testing.assert_allclose(
-        prompt(folder / name / f'seed_{seed}'),
-        prompt(trained / f'rate_0.3-seed_{seed}'),
-        rtol=0,
-        atol=1e-5,
-      )
+    same_prompts(folder / name, trained)
 
 
 @pytest.mark.slow
@@ -253,13 +252,7 @@ def test_interrupted_it_goes_on(folder, trained, monkeypatch, capsys):
   assert 0 < found[0]['steps'] < 4
   shutil.rmtree(where / 'seed_2')
   assert swept(flags) == 0
-  for seed in 0, 2:
-    np.testing.assert_allclose(
-      prompt(where / f'seed_{seed}'),
-      prompt(trained / f'rate_0.3-seed_{seed}'),
-      rtol=0,
-      atol=1e-5,
-    )
+  same_prompts(where, trained)
   assert swept(flags) == 0
   assert '2 prompts, 0 of them to train' in capsys.readouterr().out
 
