@@ -8,6 +8,8 @@ from typing import Any
 from absl import logging
 import jax
 
+from prompt_jax import heap
+
 
 class Program:
   """A function compiled once a shape, that tells when it compiles again.
@@ -85,6 +87,7 @@ class Program:
   def _compile(self, key, args):
     start = time.monotonic()
     made = self._jitted.lower(*args).compile()
+    heap.tidy()
     self._flops[id(made)] = float(made.cost_analysis().get('flops', 0.0))
     self._compiled[key] = made
     self.seconds += time.monotonic() - start
