@@ -24,7 +24,7 @@ _ARROW = {
   'prompt_jax.training': ('t5', 'prompts', 'inserts', 'prompted'),
 }
 # Ground that every part stands on; it imports nothing but itself.
-_GROUND = ('errors', 'params', 'typing', 'files')
+_GROUND = ('errors', 'params', 'typing', 'files', 'heap')
 
 # Modules that read tasks. Nobody else imports these packages, neither
 # itself nor through what it imports.
