@@ -23,7 +23,6 @@ _SETTINGS = (
   (_ARENA_MAX, 1),  # threads share it; arenas of their own hold 64 MB at most
 )
 
-
 # Products ask for pieces of 16 kB to 1 MB, thousands of times a step. Chunks of
 # glibc lie 16 bytes apart, the size of one before it.
 _HEADER = 16
