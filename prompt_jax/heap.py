@@ -14,6 +14,7 @@ these pieces are never looked at again.
 import ctypes
 import mmap
 import os
+import threading
 
 # parameters of mallopt, <malloc.h> of glibc; see mallopt(3)
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
@@ -31,6 +32,7 @@ _LARGE = 2**20
 _MOST = 2**30  # bytes of one call; a compiler leaves some 0.1 GB
 
 _libc: list[ctypes.CDLL] = []  # of a heap that is kept
+_turn = threading.Lock()  # the pieces of two would lie between each other
 
 
 def _is_chosen() -> bool:
@@ -75,8 +77,12 @@ def tidy() -> int:
   """
   if not _libc:
     return 0
-  libc, taken = _libc[0], 0
-  row: list[int] = []
+  with _turn:
+    return _tidied(_libc[0])
+
+
+def _tidied(libc: ctypes.CDLL) -> int:
+  taken, row = 0, []
   while taken < _MOST:
     piece = libc.malloc(_PIECE)
     if not piece:

@@ -76,6 +76,25 @@ for piece in [*held, *found]:  # glibc aborts if a header is damaged
 print(json.dumps([kept, taken, fell, inside, whole]))
 """
 
+_AT_ONCE = """
+import concurrent.futures, json, sys, threading
+
+from prompt_jax import heap
+
+heap.keep()
+sys.setswitchinterval(1e-6)
+together = threading.Barrier(2)
+
+
+def tidy(_):
+  together.wait()
+  return heap.tidy()
+
+
+with concurrent.futures.ThreadPoolExecutor(2) as pool:
+  print(json.dumps(list(pool.map(tidy, range(202)))))
+"""
+
 
 def _asked(what: str, script: str = _STEPS, **variables: str) -> list:
   """What a script prints in a new process.
@@ -121,6 +140,11 @@ def test_small_pieces_are_taken_out_and_emptied():
   # 16 kB at most stay, and of what is taken a page in four
   assert kept is True and 20e6 < taken < 60e6
   assert fell > taken / 2 and inside == 0 and whole
+
+
+@pytest.mark.skipif(not _has_glibc(), reason='malloc is not that of glibc')
+def test_threads_do_not_take_what_lies_between_their_pieces():
+  assert sum(_asked('keep', _AT_ONCE)) < 20e6
 
 
 @pytest.mark.skipif(not _has_glibc(), reason='malloc is not that of glibc')

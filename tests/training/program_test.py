@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from prompt_jax import heap
 from prompt_jax.training.program import Program
 
 LENGTHS = 3, 5, 7
@@ -35,6 +36,14 @@ def test_planned_shapes_are_compiled_ahead_without_a_word(program, caplog):
     program(np.ones(11, np.float32))
   (record,) = caplog.records
   assert 'compiling the sum again, for other shapes' in record.getMessage()
+
+
+def test_the_heap_is_tidied_once_a_shape(program, monkeypatch):
+  tidied = []
+  monkeypatch.setattr(heap, 'tidy', lambda: tidied.append(len(tidied)))
+  for length in (*LENGTHS, *LENGTHS):
+    program(np.ones(length, np.float32))
+  assert len(tidied) == len(LENGTHS)
 
 
 def test_compiling_ahead_is_in_a_thread(program):
